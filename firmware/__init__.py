@@ -1,0 +1,1 @@
+"""Everything that runs on the host: from a checkpoint to an image, and from a prompt to a text."""

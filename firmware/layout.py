@@ -1,0 +1,165 @@
+"""Where everything lies in the LPU's memories: addresses of a quantised model on a configuration.
+
+Result rows. An accumulator set holds ``slots(width)`` rows of ``vlanes`` outputs. Row r of a matrix is row
+r % slots of set r // slots; its lane v is column ``v * C + slot // halves`` of the tile. So the outputs of
+a matrix leave the MXM in memory order, one row a cycle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hdl.config import BLOCK, Config
+from hdl.isa import Width
+from sim.qmodel import QModel
+
+from .errors import LpuError
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """A weight matrix in the MXM: ``rows`` result rows, ``words`` activation words of input."""
+
+    name: str
+    width: int
+    rows: int
+    words: int
+    w: int
+    """Weight address (relative to its base register)."""
+    s: int
+    """Scale row (relative to its base register)."""
+    sets: int
+    slots: int
+
+    @property
+    def weight_words(self) -> int:
+        return self.sets * self.words
+
+    @property
+    def isa_width(self) -> Width:
+        return Width.INT4 if self.width == 4 else Width.INT8
+
+
+class _Region:
+    """Bump allocator of one memory."""
+
+    def __init__(self) -> None:
+        self.used = 0
+
+    def take(self, size: int) -> int:
+        at = self.used
+        self.used += size
+        return at
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """Words a model needs of one memory, and what there is."""
+
+    memory: str
+    needed: int
+    available: int
+
+
+class Layout:
+    """Addresses of every tensor. Raises :class:`LpuError` with a table when a memory is too small."""
+
+    def __init__(self, model: QModel, cfg: Config):
+        self.model, self.cfg = model, cfg
+        s = model.shape
+        self._check_shape()
+        v, lanes = cfg.vlanes, cfg.lanes
+        self.head_rows = ceil_div(s.head_dim, v)
+        self.head_words = ceil_div(s.head_dim, lanes)
+        self.d_rows, self.d_words = ceil_div(s.d, v), ceil_div(s.d, lanes)
+        self.f_rows, self.f_words = ceil_div(s.ffn, v), ceil_div(s.ffn, lanes)
+        self.q_rows = s.heads * self.head_rows
+        self.kv_rows = s.kv_heads * self.head_rows
+        self.attn_words = s.heads * self.head_words
+        self.cache_rows = ceil_div(s.window, v)
+        self.cache_words = ceil_div(s.window, lanes)
+
+        weight, scale = _Region(), _Region()
+
+        def matrix(name: str, width: int, rows: int, words: int) -> Matrix:
+            slots = cfg.slots(width)
+            sets = ceil_div(rows, slots)
+            return Matrix(name, width, rows, words, weight.take(sets * words), scale.take(rows), sets, slots)
+
+        layer = model.layers[0]
+        self.v = matrix("v", layer.v.width, self.kv_rows, self.d_words)
+        self.k = matrix("k", layer.k.width, self.kv_rows, self.d_words)
+        self.q = matrix("q", layer.q.width, self.q_rows, self.d_words)
+        self.o = matrix("o", layer.o.width, self.d_rows, self.attn_words)
+        self.router = None
+        if layer.router is not None:
+            self.router = matrix("router", layer.router.width, ceil_div(s.experts, v), self.d_words)
+        w0, s0 = weight.used, scale.used
+        self.gate_up = matrix("gate, up", layer.gate[0].width, 2 * self.f_rows, self.d_words)
+        self.down = matrix("down", layer.down[0].width, self.d_rows, self.f_words)
+        self.expert_w, self.expert_s = weight.used - w0, scale.used - s0
+        weight.take((s.experts - 1) * self.expert_w)
+        scale.take((s.experts - 1) * self.expert_s)
+
+        # KV cache: K as rows of an int8 matrix over head_dim, V transposed as a matrix over keys.
+        self.key_sets = ceil_div(s.window, cfg.columns)
+        self.key_head_w = self.key_sets * self.head_words
+        self.key_w = weight.take(s.kv_heads * self.key_head_w)
+        self.key_s = scale.take(s.kv_heads * self.cache_rows)
+        self.value_sets = ceil_div(self.head_rows, cfg.slots(8))
+        self.value_head_w = self.value_sets * self.cache_words
+        self.value_w = weight.take(s.kv_heads * self.value_head_w)
+        coef = _Region()
+        self.value_c = coef.take(s.kv_heads * self.cache_rows)
+        self.layer_w, self.layer_s, self.layer_c = weight.used, scale.used, coef.used
+
+        for region in (weight, scale, coef):
+            region.take((s.layers - 1) * region.used)
+        v_rows = ceil_div(s.vocab, v)
+        self.embed = matrix("embedding", model.embed.width, v_rows, self.d_words)
+        self.lm_head = self.embed if model.tied else matrix("lm head", model.lm_head.width, v_rows, self.d_words)
+        self.ones_s = scale.take(1)
+        self.rope_c = coef.take(s.context * self.head_rows)
+        self.gain_c = coef.take(self.d_rows)
+
+        vector, act = _Region(), _Region()
+        self.x = vector.take(self.d_words * cfg.word_rows)
+        self.score_rows = self.key_sets * cfg.slots(8)
+        self.scores = (vector.take(self.score_rows), vector.take(self.score_rows))
+        self.x_act = act.take(self.d_words)
+        self.q_act = act.take(self.attn_words)
+        self.prob_act = (act.take(self.cache_words), act.take(self.cache_words))
+        self.attn_act = act.take(self.attn_words)
+        self.h_act = [act.take(self.f_words) for _ in range(s.top_k)]
+
+        self.needs = [
+            Need("weight words per column", weight.used, cfg.weight_depth),
+            Need("scale rows", scale.used, cfg.scale_depth),
+            Need("coefficient rows", coef.used, cfg.coef_depth),
+            Need("vector rows", vector.used, cfg.vector_depth),
+            Need("activation words", act.used, cfg.act_depth),
+            Need("positions", s.context, cfg.context_max),
+            Need("vocabulary", s.vocab, cfg.vocab_max),
+            Need("experts", s.experts, cfg.experts_max),
+        ]
+        if any(n.needed > n.available for n in self.needs):
+            table = "\n".join(
+                f"  {n.memory:26} needs {n.needed:>9}  has {n.available:>9}{'  <- too small' if n.needed > n.available else ''}"
+                for n in self.needs
+            )
+            raise LpuError(f"the model does not fit config {cfg.name}:\n{table}")
+
+    def _check_shape(self) -> None:
+        s, cfg = self.model.shape, self.cfg
+        if s.head_dim % 2:
+            raise LpuError(f"head_dim = {s.head_dim}: RoPE needs an even head size")
+        if s.top_k > min(cfg.vlanes, 3):
+            raise LpuError(f"num_experts_per_tok = {s.top_k}: config {cfg.name} supports up to {min(cfg.vlanes, 3)}")
+        if self.model.shape.head_dim > 256:
+            raise LpuError(f"head_dim = {s.head_dim}: the quantiser's buffer holds 256 elements")
+        assert BLOCK % cfg.vlanes == 0

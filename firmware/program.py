@@ -1,0 +1,504 @@
+"""The token program: a quantised model's computation as instructions, phase by phase, top to bottom.
+
+Reads in the order of the computation: embedding, layer loop (attention, experts), LM head, sampling. Each
+``_drain`` is one chained pass behind the MXM: accumulators -> dequantise -> vector ALU -> quantise / write,
+a row a cycle, without a trip through memory between the steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from hdl.config import Config
+from hdl.isa import (
+    EXPERT_BASES,
+    AbcOp,
+    AccSource,
+    Base,
+    Count,
+    Init,
+    Program,
+    Queue,
+    SfuOp,
+    Source,
+    SxmMode,
+    TopOp,
+    VxOp,
+    Width,
+)
+from sim.qmodel import QModel
+
+from .layout import Layout, Matrix, ceil_div
+from .schedule import Scheduler, Slot, Times
+
+R_NORM, R_HEAD, R_LM, R_EXPERT = 1, 2, 4, 6
+"""Scalar registers: 1/rms; 1/sum of two heads in turn; the LM head's; router weights."""
+K_TEMPERATURE, K_LM = 1, 2
+"""Scalar constants: 1/T (host), the LM head's (image)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dot:
+    """A matrix-vector product in flight: first micro-op of its ABC, and the pitch of its result rows."""
+
+    start: Times
+    matrix: Matrix
+    pitch: int
+    acc: int
+
+    def rows_ready(self, latency: int) -> Times:
+        """Earliest start of a drain of row 0 that never overtakes the MXM."""
+        return self.start + (self.matrix.words - 1) + latency
+
+
+class TokenProgram:
+    """Builds the program of one model on one configuration."""
+
+    def __init__(self, layout: Layout, floor: int):
+        self.layout = layout
+        self.cfg: Config = layout.cfg
+        self.model: QModel = layout.model
+        keys = np.arange(1, self.model.shape.window + 1)
+        self.sched = Scheduler(self.cfg, np.maximum(keys, floor))
+        self.t = self.sched.timing
+        self._acc = 0
+
+    def build(self) -> Program:
+        """The whole token."""
+        x_ready = self._embed()
+        x_ready = self._boundary("embed", x_ready)
+        x_ready = self._attention(x_ready)
+        x_ready = self._experts(x_ready)
+        x_ready = self._boundary("experts", x_ready, loop_end=1, prompt_final=1)
+        self._head(x_ready)
+        return self.sched.program()
+
+    # Pieces -------------------------------------------------------------------------------------------
+
+    def _take_accs(self, sets: int) -> int:
+        at = self._acc
+        self._acc = (self._acc + sets) % self.cfg.accs
+        return at
+
+    def _dot(self, m: Matrix, act: int, base: Base, words_ready: Times, note: str) -> Dot:
+        """Output-major product; ``words_ready``: when the last activation word can be read."""
+        pitch = ceil_div(m.words, m.slots) if m.sets > 1 else 1
+        period = max(m.slots * pitch, m.words)
+        acc = self._take_accs(m.sets)
+        fields = {
+            "op": AbcOp.DOT, "width": m.isa_width, "init": Init.INNER, "n1": m.words, "n2": m.sets, "d2": period,
+            "w": m.w, "w_sel": base, "w_s1": 1, "w_s2": m.words, "a": act, "a_s1": 1, "acc": acc, "acc_s2": 1,
+        }  # fmt: skip
+        start = self.sched.place([Slot(Queue.ABC, 0, fields, note)], words_ready - (m.words - 1))
+        return Dot(start, m, pitch, acc)
+
+    def _acc_fields(self, dot: Dot, first: int, rows: int, scalar: int, shift: int) -> dict[str, int]:
+        """Drain ``rows`` rows from row ``first``; whole sets unless they all lie in one."""
+        m = dot.matrix
+        slot, start_set = first % m.slots, first // m.slots
+        one = slot + rows <= m.slots
+        assert one or slot == 0, "a drain of several sets starts with a set"
+        return {
+            "width": m.isa_width, "scalar": scalar, "shift": shift,
+            "acc": (dot.acc + start_set) % self.cfg.accs, "acc_s2": 1, "slot": slot, "slot_s1": 1,
+            "n1": rows if one else m.slots, "d1": dot.pitch,
+            "n2": 1 if one else ceil_div(rows, m.slots), "d2": m.slots * dot.pitch,
+        }  # fmt: skip
+
+    def _drain(
+        self, dot: Dot, first: int, rows: int, base: Base, scalar: int, shift: int, chain: list[Slot], *after: Times,
+        note: str = "",
+    ) -> Times:  # fmt: skip
+        """Place a drain of rows first..first+rows with the slots of ``chain`` (offsets from the row on Y).
+
+        Returns the time row ``first`` is on stream Y.
+        """
+        t, m = self.t, dot.matrix
+        acc = self._acc_fields(dot, first, rows, scalar, shift)
+        scales = {"s": m.s + first, "s_sel": base, "s_s1": 1, "n1": rows, "d1": dot.pitch}
+        bundle = [Slot(Queue.SR, -t.mem_read, scales, note), Slot(Queue.ACC, 0, acc, note)]
+        bundle += [Slot(s.queue, s.offset + t.acc, s.fields, note) for s in chain]
+        earliest = dot.rows_ready(t.dot) + first * dot.pitch
+        if m.words > m.slots * dot.pitch:
+            earliest = dot.start + (first // m.slots + 1) * m.words - 1 + t.dot
+        return self.sched.place(bundle, earliest, *(a - t.acc for a in after)) + t.acc
+
+    def _act(self, source: Source, rows: int, pitch: int, dst: int, shift: int, sumsq: int = 0) -> dict[str, int]:
+        """SXM fields of one plain vector."""
+        return {"op": SxmMode.ACT, "source": source, "n1": rows, "d1": pitch, "dst": dst, "shift": shift, "sumsq": sumsq}
+
+    def _residual_chain(self, rows: int, pitch: int, final: bool) -> list[Slot]:
+        """x += Y; with ``final`` also quantise the new x and sum its squares."""
+        t, lay = self.t, self.layout
+        z = t.vx(VxOp.ADD)
+        rows_of = {"n1": rows, "d1": pitch}
+        chain = [
+            Slot(Queue.XR, -t.mem_read, {"x": lay.x, "x_s1": 1, **rows_of}),
+            Slot(Queue.VX, 0, {"op": VxOp.ADD, "source": Source.Y, **rows_of}),
+            Slot(Queue.XW, z, {"source": Source.Z, "x": lay.x, "x_s1": 1, **rows_of}),
+        ]
+        if final:
+            chain.append(Slot(Queue.SXM, z, self._act(Source.Z, rows, pitch, lay.x_act, self.model.shifts.x_act, 1)))
+        return chain
+
+    def _norm(self, x_ready: Times, note: str) -> Times:
+        """R_NORM from SUMSQ, given when the last word of x can be read; returns when an ACC may use it."""
+        last_row = x_ready - self.t.sxm_act
+        fields = {"op": SfuOp.RSQRT, "dst": R_NORM}
+        return self.sched.place([Slot(Queue.SFU, 0, fields, note)], last_row + self.t.sxm_sumsq) + self.t.sfu_rsqrt
+
+    def _boundary(self, note: str, x_ready: Times, **flags: int) -> Times:
+        """Close a phase before a jump target: what comes next may count on the same state each time.
+
+        Behind the boundary x is ready at a fixed cycle, whichever way the boundary was reached.
+        """
+        lead = self.sched.timing.fetch_gap(self.sched.isa.formats[Queue.ABC])
+        self.sched.close(note, x_ready - lead, self.sched.settle(), **flags)
+        self.sched.jump_target()
+        self._acc = 0
+        return self.sched.start + lead
+
+    # Phases -------------------------------------------------------------------------------------------
+
+    def _embed(self) -> Times:
+        """Embedding row of the token -> x, its blocks and sum of squares."""
+        t, lay, cfg, model = self.t, self.layout, self.cfg, self.model
+        m = lay.embed
+        rows = m.words * cfg.word_rows
+        z = t.vx(VxOp.PASS)
+        gather = {
+            "op": AbcOp.GATHER, "width": m.isa_width, "n1": m.words, "d1": cfg.word_rows,
+            "w": m.w, "w_sel": Base.TOKEN, "w_s1": 1,
+        }  # fmt: skip
+        at = t.gather  # row 0 on the gather stream
+        many = {"n1": rows}
+        bundle = [
+            Slot(Queue.ABC, 0, gather),
+            Slot(Queue.SR, at - t.mem_read, {"s": m.s, "s_sel": Base.TOKEN, **many}),
+            Slot(Queue.ACC, at, {"source": AccSource.GATHER, "bcast": 1, "shift": model.embed.shift, **many}),
+            Slot(Queue.VX, at + t.acc, {"op": VxOp.PASS, "source": Source.Y, **many}),
+            Slot(Queue.XW, at + t.acc + z, {"source": Source.Z, "x": lay.x, "x_s1": 1, **many}),
+            Slot(Queue.SXM, at + t.acc + z, self._act(Source.Z, rows, 1, lay.x_act, model.shifts.x_act, 1)),
+        ]
+        start = self.sched.place([dataclasses.replace(s, note="embedding") for s in bundle])
+        return start + at + t.acc + z + rows - 1 + t.sxm_act
+
+    def _attention(self, x_ready: Times) -> Times:
+        q_ready, kv_ready = self._vkq(x_ready)
+        attn_ready = self._heads(q_ready, kv_ready)
+        t, lay, sched = self.t, self.layout, self.sched
+        m = lay.o
+        dot = self._dot(m, lay.attn_act, Base.LAYER, attn_ready, "output projection")
+        chain = self._residual_chain(m.rows, dot.pitch, final=True)
+        y = self._drain(dot, 0, m.rows, Base.LAYER, 0, self.model.layers[0].o.shift, chain, note="x += attention")
+        x_ready = y + t.vx(VxOp.ADD) + (m.rows - 1) * dot.pitch + t.sxm_act
+        sched.close("output projection")
+        return x_ready
+
+    def _vkq(self, x_ready: Times) -> tuple[Times, Times]:
+        """V, K and Q; K and V go to the cache, Q to the activation memory. Returns when Q and the cache can be read."""
+        t, lay, model, sched = self.t, self.layout, self.model, self.sched
+        layer, sh, shape = model.layers[0], model.shifts, model.shape
+        dots = [self._dot(m, lay.x_act, Base.LAYER, x_ready, m.name) for m in (lay.v, lay.k, lay.q)]
+        norm = self._norm(x_ready, "attention norm")
+        hr, rope = lay.head_rows, t.vx(VxOp.ROPE)
+
+        def vectors(dot: Dot, n: int) -> dict[str, int]:
+            return {"n1": hr, "d1": dot.pitch, "n2": n, "d2": hr * dot.pitch}
+
+        v, k, q = dots
+        value = {
+            "op": SxmMode.VALUE, "source": Source.Y, "shift": sh.v_kv, "dst": lay.value_w, "dst_sel": Base.VALUE,
+            "dst_s2": lay.value_head_w, "vset": lay.cache_words, "srow": lay.value_c, "srow_sel": Base.VALUE,
+            "srow_s2": lay.cache_rows, **vectors(v, shape.kv_heads),
+        }  # fmt: skip
+        key = {
+            "op": SxmMode.KEY, "source": Source.Z, "shift": sh.k_kv, "dst": lay.key_w, "dst_sel": Base.KEY,
+            "dst_s2": lay.key_head_w, "srow": lay.key_s, "srow_sel": Base.KEY, "srow_s2": lay.cache_rows,
+            **vectors(k, shape.kv_heads),
+        }  # fmt: skip
+        query = {
+            "op": SxmMode.ACT, "source": Source.Z, "shift": sh.q_act, "dst": lay.q_act, "dst_s2": lay.head_words,
+            **vectors(q, shape.heads),
+        }  # fmt: skip
+
+        def rotated(dot: Dot, n: int, sxm: dict[str, int]) -> list[Slot]:
+            coefficients = {"c": lay.rope_c, "c_sel": Base.ROPE, "c_s1": 1, **vectors(dot, n)}
+            return [
+                Slot(Queue.CR, -t.mem_read, coefficients),
+                Slot(Queue.VX, 0, {"op": VxOp.ROPE, "source": Source.Y, "n1": n * hr, "d1": dot.pitch}),
+                Slot(Queue.SXM, rope, sxm),
+            ]
+
+        def drain(dot: Dot, shift: int, chain: list[Slot]) -> Times:
+            y = self._drain(dot, 0, dot.matrix.rows, Base.LAYER, R_NORM, shift, chain, norm + t.acc, note=dot.matrix.name)
+            return y + (dot.matrix.rows - 1) * dot.pitch
+
+        v_last = drain(v, layer.v.shift, [Slot(Queue.SXM, 0, value)])
+        k_last = drain(k, layer.k.shift, rotated(k, shape.kv_heads, key)) + rope
+        q_last = drain(q, layer.q.shift, rotated(q, shape.heads, query)) + rope
+        sched.close("V, K, Q", loop_begin=1)
+        return q_last + t.sxm_act, np.maximum(v_last, k_last) + t.sxm_kv + hr
+
+    def _heads(self, q_ready: Times, kv_ready: Times) -> Times:
+        """Attention, heads pipelined: scores of one, exp of the one before, P V of the one before that.
+
+        Returns when the last head's activation words can be read.
+        """
+        heads, sched, lay = self.model.shape.heads, self.sched, self.layout
+        slots = self.cfg.slots(8)
+        top: dict[int, Times] = {}
+        exps: dict[int, Times] = {}
+        recip: dict[int, Times] = {}
+        pv: dict[int, Times] = {}
+        for i in range(heads + 2):
+            if i >= 2:
+                recip[i - 2] = self._recip(i - 2, exps[i - 2])
+            if i >= 3:
+                self._attn_out(i - 3, pv[i - 3], recip[i - 3])
+            if i < heads:
+                top[i] = self._scores(i, q_ready, kv_ready)
+            if 1 <= i <= heads:
+                exps[i - 1] = self._softmax(i - 1, top[i - 1], kv_ready)
+            if i < 2:
+                slope = max(slots * self._score_pitch, self._score_period)
+            else:
+                slope = self._score_period if i <= heads else 0
+            sched.close(f"scores {i}", slope=slope, count=Count.SETS if slope else Count.IMM)
+            if i >= 2:
+                pv[i - 2] = self._pv(i - 2, exps[i - 2], kv_ready)
+                sched.close(f"P V {i - 2}", slope=lay.value_sets, count=Count.WORDS)
+        last = heads - 1
+        return self._attn_out(last, pv[last], recip[last])
+
+    @property
+    def _score_pitch(self) -> int:
+        """Cycles between rows of scores."""
+        return ceil_div(self.layout.head_words, self.cfg.slots(8))
+
+    @property
+    def _score_period(self) -> int:
+        """Cycles between the sets of a head's scores: the MXM may run ahead of the drain by half its accumulators."""
+        lay, banks = self.layout, self.cfg.accs // 2
+        row = self.cfg.slots(8) * self._score_pitch
+        behind = lay.key_sets - 1 - banks
+        if behind < 0:
+            return lay.head_words
+        return min(row, max(lay.head_words, ceil_div(behind * row + row + lay.head_words, behind + banks)))
+
+    def _scores(self, h: int, q_ready: Times, kv_ready: Times) -> Times:
+        """Scores of head h to vector memory and their maximum; returns when MAX may be used."""
+        t, lay, s = self.t, self.layout, self.model.shape
+        group = h // (s.heads // s.kv_heads)
+        slots, pitch = self.cfg.slots(8), self._score_pitch
+        dot = {
+            "op": AbcOp.DOT, "width": Width.INT8, "init": Init.INNER, "n1": lay.head_words, "n2_sel": Count.SETS,
+            "d2": self._score_period, "w": lay.key_w + group * lay.key_head_w, "w_sel": Base.LAYER, "w_s1": 1,
+            "w_s2": lay.head_words, "a": lay.q_act + h * lay.head_words, "a_s1": 1, "acc": 0, "acc_s2": 2,
+        }  # fmt: skip
+        acc = {
+            "width": Width.INT8, "max": 1, "bank": h % 2, "shift": self.model.shifts.score, "acc": 0, "acc_s2": 2,
+            "slot_s1": 1, "n1": slots, "d1": pitch, "n2_sel": Count.SETS, "d2": slots * pitch,
+        }  # fmt: skip
+        rows = {"n1_sel": Count.ROWS, "d1": pitch}
+        scales = {"s": lay.key_s + group * lay.cache_rows, "s_sel": Base.LAYER, "s_s1": 1, **rows}
+        at = lay.head_words - 1 + t.dot
+        note = f"scores of head {h}"
+        bundle = [
+            Slot(Queue.ABC, 0, dot, note),
+            Slot(Queue.SR, at - t.mem_read, scales, note),
+            Slot(Queue.ACC, at, acc, note),
+            Slot(Queue.XW, at + t.acc, {"source": Source.Y, "x": lay.scores[h % 2], "x_s1": 1, **rows}, note),
+        ]
+        start = self.sched.place(bundle, q_ready, kv_ready)
+        return start + at + self.sched.span(acc) + t.max
+
+    def _softmax(self, h: int, top: Times, kv_ready: Times) -> Times:
+        """exp2(score - MAX) * V scale -> activation words; returns the first row's VX cycle."""
+        t, lay, s, sh = self.t, self.layout, self.model.shape, self.model.shifts
+        group = h // (s.heads // s.kv_heads)
+        rows = {"n1_sel": Count.ROWS}
+        scales = {"c": lay.value_c + group * lay.cache_rows, "c_sel": Base.LAYER, "c_s1": 1, **rows}
+        act = {
+            "op": SxmMode.ACT, "source": Source.Z, "dst": lay.prob_act[h % 2], "shift": sh.prob_act, **rows,
+        }  # fmt: skip
+        exp = {"op": VxOp.EXP, "source": Source.X, "bank": h % 2, "shift": sh.prob, **rows}
+        bundle = [
+            Slot(Queue.XR, -t.mem_read, {"x": lay.scores[h % 2], "x_s1": 1, **rows}),
+            Slot(Queue.CR, -t.mem_read, scales),
+            Slot(Queue.VX, 0, exp),
+            Slot(Queue.SXM, t.vx(VxOp.EXP), act),
+        ]
+        bundle = [dataclasses.replace(b, note=f"softmax of head {h}") for b in bundle]
+        return self.sched.place(bundle, top, kv_ready)
+
+    def _recip(self, h: int, exp_start: Times) -> Times:
+        """1 / SUM of head h; returns when an ACC may use it."""
+        ready = exp_start + self.sched.counts[Count.ROWS] - 1 + self.t.vx_sum
+        fields = {"op": SfuOp.RECIP, "dst": R_HEAD + h % 2, "bank": h % 2}
+        return self.sched.place([Slot(Queue.SFU, 0, fields, f"1 / sum of head {h}")], ready) + self.t.sfu_recip
+
+    def _pv(self, h: int, exp_start: Times, kv_ready: Times) -> Times:
+        """Probabilities times V; returns the first micro-op's cycle."""
+        t, lay, s, counts = self.t, self.layout, self.model.shape, self.sched.counts
+        group = h // (s.heads // s.kv_heads)
+        fields = {
+            "op": AbcOp.DOT, "width": Width.INT8, "init": Init.INNER, "n1_sel": Count.WORDS, "n2": lay.value_sets,
+            "w": lay.value_w + group * lay.value_head_w, "w_sel": Base.LAYER, "w_s1": 1, "w_s2": lay.cache_words,
+            "a": lay.prob_act[h % 2], "a_s1": 1, "acc": 1, "acc_s2": 2,
+        }  # fmt: skip
+        written = exp_start + t.vx(VxOp.EXP) + t.sxm_act
+        first = written + np.minimum(self.cfg.word_rows, counts[Count.ROWS]) - 1
+        last = written + counts[Count.ROWS] - 1 - (counts[Count.WORDS] - 1)
+        return self.sched.place([Slot(Queue.ABC, 0, fields, f"P V of head {h}")], first, last, kv_ready)
+
+    def _attn_out(self, h: int, pv: Times, recip: Times) -> Times:
+        """Head h's result, divided by its sum of probabilities -> activation words; returns when they can be read."""
+        t, lay, words = self.t, self.layout, self.sched.counts[Count.WORDS]
+        slots, rows = self.cfg.slots(8), lay.head_rows
+        acc = {
+            "width": Width.INT8, "scalar": R_HEAD + h % 2, "shift": self.model.shifts.attn, "acc": 1, "acc_s2": 2,
+            "slot_s1": 1, "n1": min(rows, slots), "n2": lay.value_sets, "d2": slots,
+        }  # fmt: skip
+        done = pv + words - 1 + t.dot
+        done = np.maximum(done, pv + lay.value_sets * words - 1 + t.dot - (lay.value_sets - 1) * slots)
+        dst = lay.attn_act + h * lay.head_words
+        note = f"attention of head {h}"
+        bundle = [
+            Slot(Queue.SR, -t.mem_read, {"s": lay.ones_s, "n1": rows}, note),
+            Slot(Queue.ACC, 0, acc, note),
+            Slot(Queue.SXM, t.acc, self._act(Source.Y, rows, 1, dst, self.model.shifts.attn_act), note),
+        ]
+        start = self.sched.place(bundle, done, recip)
+        return start + t.acc + rows - 1 + t.sxm_act
+
+    def _experts(self, x_ready: Times) -> Times:
+        """Router, then each chosen expert's gate / up / down; returns when the new x can be read."""
+        t, lay, s, sched = self.t, self.layout, self.model.shape, self.sched
+        layer, sh = self.model.layers[0], self.model.shifts
+        bases: list[Base] = [Base.LAYER]
+        scalars = [0]
+        chosen = sched.start
+        norm = None
+        if lay.router is not None:
+            dot = self._dot(lay.router, lay.x_act, Base.LAYER, x_ready, "router")
+            norm = self._norm(x_ready, "expert norm")
+            chosen, scalars = self._route(dot, norm)
+            bases = list(EXPERT_BASES[: s.top_k])
+        else:
+            norm = self._norm(x_ready, "expert norm")
+        p_gate: list[Times] = []
+        dots = [self._dot(lay.gate_up, lay.x_act, b, np.maximum(x_ready, chosen + lay.gate_up.words), "gate, up") for b in bases]
+        silu = t.vx(VxOp.SILU)
+        for j, dot in enumerate(dots):
+            p, rows = dot.pitch, lay.gate_up.rows
+            chain = [
+                Slot(Queue.VX, 0, {"op": VxOp.SILU, "source": Source.Y, "fshift": sh.gate_frac - 7, "shift": sh.silu,
+                                   "n1": rows, "d1": p}),
+                Slot(Queue.SXM, p + silu, self._act(Source.Z, lay.f_rows, 2 * p, lay.h_act[j], sh.h_act)),
+            ]  # fmt: skip
+            y = self._drain(dot, 0, rows, bases[j], R_NORM, layer.gate[0].shift, chain, norm + t.acc, note="silu(gate) * up")
+            p_gate.append(y + (rows - 1) * p + silu + t.sxm_act)
+        x_written: Times | None = None
+        for j, h_ready in enumerate(p_gate):
+            dot = self._dot(lay.down, lay.h_act[j], bases[j], h_ready, "down")
+            final = j == len(bases) - 1
+            chain = self._residual_chain(lay.down.rows, dot.pitch, final)
+            after = [] if x_written is None else [x_written + t.mem_read]
+            y = self._drain(dot, 0, lay.down.rows, bases[j], scalars[j], layer.down[0].shift, chain, *after, self._weights_ready + t.acc, note="x += expert")
+            x_written = y + t.vx(VxOp.ADD) + t.xw
+        assert x_written is not None
+        return x_written - t.xw + (lay.down.rows - 1) * dot.pitch + t.sxm_act
+
+    def _route(self, dot: Dot, norm: Times) -> tuple[Times, list[int]]:
+        """Top-k of the router and softmax over the chosen.
+
+        Returns when the expert base registers may be used, and the scalar registers with the weights.
+        """
+        t, lay, s, sched = self.t, self.layout, self.model.shape, self.sched
+        assert lay.router is not None and self.model.layers[0].router is not None
+        rows = lay.router.rows
+        insert = {"op": TopOp.INSERT, "limit": s.experts, "n1": rows, "d1": dot.pitch}
+        shift = self.model.layers[0].router.shift
+        y = self._drain(dot, 0, rows, Base.LAYER, R_NORM, shift, [Slot(Queue.TOP, 0, insert)], norm + t.acc, note="router")
+        inserted = y + (rows - 1) * dot.pitch + t.top_insert
+        emit = {"op": TopOp.EMIT, "expert": 1, "n1": s.top_k, "d1": t.top_step}
+        start = sched.place([Slot(Queue.TOP, 0, emit, "choose experts")], inserted)
+        last = start + (s.top_k - 1) * t.top_step
+        chosen = last + t.top_emit
+        self._weights_ready = sched.start
+        if s.top_k == 1:
+            return chosen, [0]
+        note = "router softmax"
+        exp = {"op": VxOp.EXP, "source": Source.T, "unit": 1, "bank": 0}
+        z = t.vx(VxOp.EXP)
+        e = sched.place([Slot(Queue.VX, 0, exp, note), Slot(Queue.SFU, z, {"op": SfuOp.CAPTURE}, note)], last + t.top_row)
+        r = sched.place([Slot(Queue.SFU, 0, {"op": SfuOp.RECIP, "dst": R_HEAD, "bank": 0}, note)], e + t.vx_sum)
+        ready = r + t.sfu_recip
+        registers = []
+        for j in range(s.top_k):
+            prob = {"op": SfuOp.PROB, "dst": R_EXPERT + j, "a": R_HEAD, "b": j}
+            ready = sched.place([Slot(Queue.SFU, 0, prob, note)], r + t.sfu_recip) + t.sfu_prob
+            registers.append(R_EXPERT + j)
+        self._weights_ready = ready
+        return chosen, registers
+
+    _weights_ready: Times
+
+    def _head(self, x_ready: Times) -> None:
+        """Final norm, LM head, sampling; the next token's id ends the token."""
+        t, lay, sh, sched, model = self.t, self.layout, self.model.shifts, self.sched, self.model
+        norm = self._norm(x_ready, "final norm")
+        for dst, a, b in ((R_LM, R_NORM, K_LM), (R_LM + 1, R_LM, K_TEMPERATURE)):
+            fields = {"op": SfuOp.MUL, "dst": dst, "a": a, "b": b}
+            norm = sched.place([Slot(Queue.SFU, 0, fields, "LM head scale")], norm) + t.sfu_mul
+        if model.final_gain is not None:
+            rows, gain = lay.d_rows, t.vx(VxOp.GAIN)
+            many = {"n1": rows}
+            bundle = [
+                Slot(Queue.XR, -t.mem_read, {"x": lay.x, "x_s1": 1, **many}),
+                Slot(Queue.CR, -t.mem_read, {"c": lay.gain_c, "c_s1": 1, **many}),
+                Slot(Queue.VX, 0, {"op": VxOp.GAIN, "source": Source.X, "fshift": sh.gain_pre, "shift": sh.gain, **many}),
+                Slot(Queue.SXM, gain, self._act(Source.Z, rows, 1, lay.x_act, sh.gain_act)),
+            ]
+            x_written = x_ready - t.sxm_act + t.xw
+            start = sched.place([dataclasses.replace(b, note="final gain") for b in bundle], x_written + t.mem_read - (rows - 1))
+            x_ready = start + gain + rows - 1 + t.sxm_act
+        m = lay.lm_head
+        dot = self._dot(m, lay.x_act, Base.ZERO, x_ready, "LM head")
+        insert = {"op": TopOp.INSERT, "noise": 1, "limit": model.shape.vocab, "n1": m.rows, "d1": dot.pitch}
+        y = self._drain(dot, 0, m.rows, Base.ZERO, R_LM + 1, model.lm_head.shift, [Slot(Queue.TOP, 0, insert)], norm + t.acc, note="LM head")
+        inserted = y + (m.rows - 1) * dot.pitch + t.top_insert_noise
+        steps = self.cfg.topk_max
+        emit = {"op": TopOp.EMIT, "n1": steps, "d1": t.top_step}
+        start = sched.place([Slot(Queue.TOP, 0, emit, "sample")], inserted)
+        sched.close("LM head", start + (steps - 1) * t.top_step + t.top_emit + 1, sched.settle(), final=1)
+
+
+def build_program(layout: Layout) -> tuple[Program, int]:
+    """The program with the count floor that makes the sum over all positions smallest.
+
+    Loop counts follow max(n, floor): below the floor a token's attention is bound by latency, not by keys, and
+    counting a few masked keys more makes the constants of the longer phases smaller.
+    """
+    window = layout.model.shape.window
+    best: tuple[int, Program, int] | None = None
+    for floor in sorted({1, *range(layout.cfg.columns, window + 1, max(layout.cfg.columns, window // 16))}):
+        builder = TokenProgram(layout, floor)
+        program = builder.build()
+        counts = builder.sched.counts
+        layers = layout.model.shape.layers
+        total = 0
+        inside = 0
+        for phase in program.phases:
+            inside |= phase.loop_begin
+            length = phase.dur + (phase.slope * counts[phase.count] if phase.count else 0)
+            total += int(np.sum(length + np.zeros(window, np.int64))) * (layers if inside else 1)
+            if phase.loop_end:
+                inside = 0
+        if best is None or total < best[0]:
+            best = (total, program, floor)
+    assert best is not None
+    return best[1], best[2]

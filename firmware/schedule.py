@@ -1,0 +1,185 @@
+"""The static scheduler: places instructions in phases so that they are right at every position.
+
+Time in the LPU depends on one run-time number, n (keys in the cache). Every time here is therefore a
+vector over all n the context allows, and an instruction's issue cycle within its phase is the smallest
+constant that satisfies its dependencies and queue for *all* of them. The length of a phase is a constant
+plus a multiple of one of three counts; the sum over a token's phases is the exact cycle count of a token
+as a function of position.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hdl.config import Config
+from hdl.isa import Count, Instr, Isa, Phase, Program, Queue, VxOp, get_isa
+from hdl.timing import get_timing
+
+from .errors import LpuError
+
+MIN_PHASE = 3
+"""Least cycles of a phase (``hdl/icu/sequencer.py``)."""
+
+Times = np.ndarray
+"""int64 [number of n]: a cycle since the start of the token, for each n."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One instruction of a bundle: its issue is ``offset`` cycles from the bundle's reference time."""
+
+    queue: Queue
+    offset: int
+    fields: Mapping[str, int]
+    note: str = ""
+
+
+@dataclasses.dataclass
+class _Placed:
+    time: int
+    instr: Instr
+
+
+class Scheduler:
+    """Builds a program phase by phase. ``keys``: all values n can take."""
+
+    def __init__(self, cfg: Config, keys: np.ndarray):
+        self.cfg = cfg
+        self.isa: Isa = get_isa(cfg)
+        self.timing = get_timing(cfg)
+        self.keys = keys
+        self.counts = key_counts(cfg, keys)
+        self.start: Times = np.zeros(len(keys), np.int64)
+        self.free: dict[Queue, Times] = {}
+        self.phases: list[Phase] = []
+        self.code: dict[Queue, list[Instr]] = {q: [] for q in Queue}
+        self._open: dict[Queue, list[_Placed]] = {}
+        self._z_busy = np.full(len(keys), -1, np.int64)
+        self.jump_target()
+
+    def jump_target(self) -> None:
+        """The current phase is entered by a jump: queues have to fetch their first instruction."""
+        for q in Queue:
+            gap = self.start + self.timing.fetch_gap(self.isa.formats[q])
+            self.free[q] = np.maximum(self.free.get(q, gap), gap)
+
+    def count(self, fields: Mapping[str, int], name: str) -> Times | int:
+        """Loop count of an instruction: vector where a count register gives it."""
+        sel = fields.get(f"{name}_sel", Count.IMM)
+        return fields.get(name, 1) if sel == Count.IMM else self.counts[sel]
+
+    def span(self, fields: Mapping[str, int]) -> Times:
+        """Cycles from an instruction's first micro-op to its last."""
+        inner = np.zeros(len(self.keys), np.int64) + (self.count(fields, "n1") - 1) * fields.get("d1", 1)
+        return inner + (self.count(fields, "n2") - 1) * np.maximum(fields.get("d2", 1), inner + 1)
+
+    def place(self, bundle: Sequence[Slot], *after: Times | int) -> Times:
+        """Place a bundle at the earliest reference time not before any of ``after``; returns that time."""
+        x = 0
+        for t in after:
+            x = max(x, int(np.max(t - self.start)))
+        for slot in bundle:
+            x = max(x, int(np.max(self.free[slot.queue] - slot.offset - self.start)), -slot.offset)
+        x = max(x, self._z_order(bundle))
+        reference = self.start + x
+        for slot in bundle:
+            self._put(slot, x + slot.offset)
+        return reference
+
+    def _z_order(self, bundle: Sequence[Slot]) -> int:
+        """Stream Z carries results in issue order: a short operation waits for a long one before it."""
+        x = 0
+        for slot in bundle:
+            if slot.queue is Queue.VX:
+                latency = self.timing.vx(slot.fields["op"])  # type: ignore[arg-type]
+                x = max(x, int(np.max(self._z_busy + 1 - latency - slot.offset - self.start)))
+        return x
+
+    def _put(self, slot: Slot, time: int) -> None:
+        instr = Instr(slot.queue, dict(slot.fields), slot.note)
+        self._open.setdefault(slot.queue, []).append(_Placed(time, instr))
+        issue = self.start + time
+        last = issue + self.span(slot.fields)
+        gap = self.timing.fetch_gap(self.isa.formats[slot.queue])
+        self.free[slot.queue] = np.maximum(issue + gap, last + 1)
+        if slot.queue is Queue.VX:
+            self._z_busy = np.maximum(self._z_busy, last + self.timing.vx(slot.fields["op"]))  # type: ignore[arg-type]
+
+    def close(self, note: str, *until: Times | int, slope: int = 0, count: Count = Count.IMM, **flags: int) -> None:
+        """End the phase: after the issue of all its instructions and not before any of ``until``."""
+        variable = slope * self.counts[count] if count != Count.IMM else np.zeros(len(self.keys), np.int64)
+        need = np.full(len(self.keys), MIN_PHASE, np.int64)
+        for t in until:
+            need = np.maximum(need, t - self.start)
+        for placed in self._open.values():
+            need = np.maximum(need, max(p.time for p in placed) + 1)
+        dur = max(0, int(np.max(need - variable)))
+        queues = 0
+        for q, placed in self._open.items():
+            queues |= 1 << q
+            times = [p.time for p in placed]
+            assert times == sorted(times), f"{q.name}: instructions out of order in phase {note}"
+            for p in placed:
+                values = dict(p.instr.values) | {"time": p.time, "end": int(p is placed[-1])}
+                self.code[q].append(Instr(q, values, p.instr.note))
+        self.phases.append(Phase(dur, slope, int(count), queues, note=note, **flags))
+        self.start = self.start + dur + variable
+        self._open = {}
+
+    def settle(self) -> Times:
+        """Earliest next phase start at which every queue may be treated as just having jumped."""
+        t = np.zeros(len(self.keys), np.int64)
+        for q in Queue:
+            t = np.maximum(t, self.free[q] - self.timing.fetch_gap(self.isa.formats[q]))
+        vx = self.timing.fetch_gap(self.isa.formats[Queue.VX])
+        return np.maximum(t, self._z_busy + 1 - min(self.timing.vx(op) for op in VxOp) - vx)
+
+    def program(self) -> Program:
+        """The finished program. Raises :class:`LpuError` when it does not fit the instruction memories."""
+        for q, instrs in self.code.items():
+            words = len(instrs) * self.isa.formats[q].words
+            if words > self.cfg.queue_depth:
+                raise LpuError(
+                    f"the program needs {words} words in queue {q.name}, config {self.cfg.name} has {self.cfg.queue_depth}"
+                )
+        if len(self.phases) > self.cfg.phase_depth:
+            raise LpuError(
+                f"the program needs {len(self.phases)} phases, config {self.cfg.name} has {self.cfg.phase_depth}"
+            )
+        return Program(tuple(self.phases), {q: tuple(v) for q, v in self.code.items()})
+
+
+def key_counts(cfg: Config, keys: np.ndarray) -> dict[int, np.ndarray]:
+    """Loop counts for n keys."""
+    return {
+        Count.SETS: -(-keys // cfg.columns),
+        Count.WORDS: -(-keys // cfg.lanes),
+        Count.ROWS: -(-keys // cfg.vlanes),
+    }
+
+
+def token_cycles(
+    cfg: Config, program: Program, layers: int, window: int, floor: int, position: int, sampled: bool
+) -> int:
+    """Exact cycles of one token: from its first phase to the next token's.
+
+    position: of the token (0-based); sampled: whether a token is sampled after it.
+    """
+    n = np.array([max(floor, min(position + 1, window))])
+    counts = {k: int(v[0]) for k, v in key_counts(cfg, n).items()}
+    total, index, loop, layer = 0, 0, 0, 0
+    while True:
+        phase = program.phases[index]
+        total += phase.cycles(counts)
+        if phase.loop_begin:
+            loop = index
+        if phase.final or (phase.prompt_final and not sampled):
+            return total
+        if phase.loop_end and layer + 1 < layers:
+            layer += 1
+            index = loop
+        else:
+            index += 1

@@ -1,0 +1,1 @@
+"""Training of the checkpoints under `firmware/models/` (torch lives here and nowhere else)."""

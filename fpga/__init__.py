@@ -1,0 +1,1 @@
+"""Board tops, clocks, build and report, with open tools only."""

@@ -1,0 +1,197 @@
+"""Every size of an LPU, in one frozen description with named instances.
+
+Nothing else in the project states a size: HDL, compiler, reference and tests read it from here.
+Each check gives its reason. Memory depths are in words of the memory they belong to:
+
+=========  ==============================  ==================================================
+space      one word                        holds
+=========  ==============================  ==================================================
+weight     ``lanes`` bytes, in each column  int8 / packed int4 weights, K rows, transposed V
+act        ``lanes`` activations           quantised activation vectors, fed to the MXM
+scale      ``vlanes`` x 16 bit             output-channel scales, K scales
+coef       ``vlanes`` x 16 bit             RoPE cos/sin, norm gains, V scales
+vector     ``vlanes`` x 32 bit             residual stream, attention scores
+=========  ==============================  ==================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+
+BLOCK = 8
+"""Elements that share one power-of-two exponent. A constant of the numerics, not of a size: results
+must not depend on lanes or columns."""
+ACT_BITS = 10
+"""Mantissa of an activation, sign included: two int4 products of 14 bits still fit one 18 x 18 multiplier."""
+ACT_EXP_BITS = 4
+"""Shared exponent of a block, 0..15."""
+ACT_RANGE = ACT_BITS + 15
+"""Bits of the integer an activation stands for (mantissa << exponent)."""
+KV_BITS = 8
+KV_RANGE = KV_BITS + 14
+"""Bits of the integer a cached K or V element stands for: exponents 0..14, so that 2**exponent is a
+positive 16-bit coefficient."""
+WORD = 32
+"""Bits of one VXM lane's stream word."""
+SCALE_BITS = 16
+"""Bits of one scale or coefficient."""
+PROB_BITS = 16
+"""Fraction bits of exp2 and sigmoid results (1.0 = 65536)."""
+SCORE_FRAC = 12
+"""Fraction bits of attention scores and router logits, in log2 units."""
+LOGIT_FRAC = 16
+"""Fraction bits of the LM head's logits, in nats."""
+COEF_FRAC = 14
+"""Fraction bits of RoPE cos/sin."""
+SCALARS = 16
+"""Scalar registers of the VXM; register 0 is the constant one."""
+MAX_EXPERTS_PER_TOKEN = 3
+
+
+def _is_pow2(n: int) -> bool:
+    return n > 0 and n & (n - 1) == 0
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be built; the message names the field and the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Sizes of one LPU."""
+
+    name: str
+    lanes: int
+    """L: weights (and activations) of one MXM column consumed in a cycle."""
+    columns: int
+    """P: MXM columns, each with its own weight SRAM."""
+    vlanes: int
+    """V: superlanes; each owns ``columns / vlanes`` MXM columns and one VXM lane."""
+    accs: int
+    """Accumulator sets a column can keep apart."""
+    acc_bits: int
+    weight_depth: int
+    act_depth: int
+    scale_depth: int
+    coef_depth: int
+    vector_depth: int
+    queue_depth: int
+    """36-bit words of instruction memory of each queue."""
+    phase_depth: int
+    context_max: int
+    """Longest context the position counters can hold (a program may use less)."""
+    vocab_max: int
+    experts_max: int
+    topk_max: int
+    """Entries of the top-k unit: the largest k of sampling and of the router."""
+    time_bits: int = 12
+    """Bits of an instruction's issue time, relative to its phase."""
+    weight_bits: int = 4
+    """Width the compiler uses for weights unless told otherwise; the hardware runs both 4 and 8."""
+    clock_hz: float = 100e6
+    """Clock at which tokens per second are stated; not a promise of timing closure."""
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, field: str, reason: str) -> None:
+            if not ok:
+                raise ConfigError(f"config {self.name!r}: {field} = {getattr(self, field)}: {reason}")
+
+        for field in ("lanes", "columns", "vlanes", "accs"):
+            need(_is_pow2(getattr(self, field)), field, "must be a power of two (addresses are bit slices)")
+        need(self.lanes % BLOCK == 0, "lanes", f"must be a multiple of the block of {BLOCK} elements")
+        need(self.vlanes <= BLOCK, "vlanes", f"a row of the VXM must lie within one block of {BLOCK}")
+        need(self.vlanes >= 2, "vlanes", "RoPE rotates pairs of neighbouring lanes")
+        need(self.columns >= self.vlanes, "columns", "each superlane owns at least one column")
+        need(self.accs >= 4, "accs", "two operations in flight need two accumulators each")
+        need(self.acc_bits <= 46, "acc_bits", "accumulator times 17-bit scale must stay within 63 bits")
+        need(self.weight_bits in (4, 8), "weight_bits", "weights are int4 or int8")
+        need(self.topk_max >= MAX_EXPERTS_PER_TOKEN, "topk_max", "the router uses the same unit")
+
+    @property
+    def superlane_columns(self) -> int:
+        """C: columns of one superlane."""
+        return self.columns // self.vlanes
+
+    @property
+    def blocks(self) -> int:
+        """Blocks in an activation word."""
+        return self.lanes // BLOCK
+
+    @property
+    def block_rows(self) -> int:
+        """VXM rows that make one block."""
+        return BLOCK // self.vlanes
+
+    @property
+    def word_rows(self) -> int:
+        """VXM rows that make one activation word."""
+        return self.lanes // self.vlanes
+
+    def slots(self, width: int) -> int:
+        """Result rows of one accumulator set, for weights of ``width`` bits."""
+        return self.superlane_columns * (2 if width == 4 else 1)
+
+    def outputs(self, width: int) -> int:
+        """Output channels of one accumulator set, for weights of ``width`` bits."""
+        return self.slots(width) * self.vlanes
+
+    def macs_per_cycle(self, width: int) -> int:
+        """Peak multiply-accumulates in a cycle, for weights of ``width`` bits."""
+        return self.columns * self.lanes * (2 if width == 4 else 1)
+
+    @property
+    def act_word_bits(self) -> int:
+        return self.lanes * ACT_BITS + self.blocks * ACT_EXP_BITS
+
+    @property
+    def token_bits(self) -> int:
+        return max(1, (self.vocab_max - 1).bit_length())
+
+    @property
+    def position_bits(self) -> int:
+        """Holds 0..context_max."""
+        return self.context_max.bit_length()
+
+    def hash(self) -> str:
+        """Identifies the hardware an image was made for (the name and the stated clock do not matter)."""
+        d = dataclasses.asdict(self)
+        for key in ("name", "clock_hz", "weight_bits"):
+            del d[key]
+        return hashlib.sha256(json.dumps(d, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def address_bits(depth: int) -> int:
+    """Bits of an address into ``depth`` words."""
+    return max(1, (depth - 1).bit_length())
+
+
+TINY = Config(
+    name="tiny", lanes=8, columns=4, vlanes=4, accs=4, acc_bits=40,
+    weight_depth=2048, act_depth=128, scale_depth=1024, coef_depth=512, vector_depth=128,
+    queue_depth=512, phase_depth=32, context_max=64, vocab_max=512, experts_max=8, topk_max=4,
+)  # fmt: skip
+
+ULX3S_85F = Config(
+    name="ulx3s-85f", lanes=8, columns=16, vlanes=4, accs=16, acc_bits=36,
+    weight_depth=2560, act_depth=512, scale_depth=3072, coef_depth=2048, vector_depth=512,
+    queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=16, topk_max=8,
+)  # fmt: skip
+
+LARGE = Config(
+    name="large", lanes=32, columns=32, vlanes=8, accs=16, acc_bits=46,
+    weight_depth=1 << 18, act_depth=4096, scale_depth=1 << 16, coef_depth=1 << 16, vector_depth=1 << 14,
+    queue_depth=4096, phase_depth=256, context_max=4096, vocab_max=65536, experts_max=64, topk_max=16,
+    time_bits=20, weight_bits=8,
+)  # fmt: skip
+
+CONFIGS = {c.name: c for c in (TINY, ULX3S_85F, LARGE)}
+
+
+def get_config(name: str) -> Config:
+    """Named config; an unknown name lists the known ones."""
+    try:
+        return CONFIGS[name]
+    except KeyError:
+        raise ConfigError(f"unknown config {name!r}; known: {', '.join(CONFIGS)}") from None

@@ -1,0 +1,123 @@
+"""Run state (token, position, keys, slot) and the base registers derived from it."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import MAX_EXPERTS_PER_TOKEN, Config, address_bits
+from ..isa import EXPERT_BASES, Base, Width
+from ..uop import run_state_layout
+from .params import param_bits
+
+
+def _log2(n: int) -> int:
+    return n.bit_length() - 1
+
+
+class BaseRegisters(wiring.Component):
+    """Run state and bases of the weight (w, dst), scale (s), coefficient (c) and KV scale (srow) addresses.
+
+    Inputs: ``clear``: pulse, position 0; ``advance``: pulse, next position; ``token`` / ``set_token``: id
+    of the token about to be worked on; ``next_layer`` / ``first_layer``: pulses; ``expert_valid``: pulse,
+    ``expert_index`` gets ``expert_id``; parameters by name. Every base is a plain register or one adder
+    behind registers.
+    """
+
+    PARAMS = (
+        "layer_w", "layer_s", "layer_c", "expert_w", "expert_s", "token_words", "embed_width",
+        "key_words", "rope_rows", "window", "floor",
+    )  # fmt: skip
+
+    def __init__(self, cfg: Config):
+        self.cfg = cfg
+        bits = {p.name.lower(): b for p, b in param_bits(cfg).items()}
+        w, s, c = (address_bits(d) for d in (cfg.weight_depth, cfg.scale_depth, cfg.coef_depth))
+        self.widths = {"w": w, "dst": max(w, address_bits(cfg.act_depth)), "s": s, "c": c, "srow": max(s, c)}
+        ports: dict[str, object] = {
+            "clear": In(1),
+            "advance": In(1),
+            "set_token": In(1),
+            "token": In(cfg.token_bits),
+            "next_layer": In(1),
+            "first_layer": In(1),
+            "expert_valid": In(1),
+            "expert_index": In(2),
+            "expert_id": In(address_bits(cfg.experts_max)),
+            "state": Out(run_state_layout(cfg)),
+            "count_sets": Out(cfg.position_bits),
+            "count_words": Out(cfg.position_bits),
+            "count_rows": Out(cfg.position_bits),
+        }
+        ports |= {name: In(bits[name]) for name in self.PARAMS}
+        ports |= {f"base_{f}_{b}": Out(n) for f, n in self.widths.items() for b in range(8)}
+        super().__init__(ports)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        cfg, state = self.cfg, self.state
+        wb, sb, cb = self.widths["w"], self.widths["s"], self.widths["c"]
+
+        def base(field: str, which: Base, value: Value) -> None:
+            m.d.comb += getattr(self, f"base_{field}_{which.value}").eq(value)
+
+        # Position: the key's place in the ring of ``window`` keys, and the number of keys once it is written.
+        key_set, rope = Signal(wb), Signal(cb)
+        wrap = Signal()
+        set_full = (state.slot & (cfg.columns - 1)) == cfg.columns - 1
+        m.d.comb += wrap.eq(state.slot + 1 == self.window)
+        with m.If(self.clear):
+            m.d.sync += [state.position.eq(0), state.slot.eq(0), state.keys.eq(1), key_set.eq(0), rope.eq(0)]
+        with m.Elif(self.advance):
+            m.d.sync += [
+                state.position.eq(state.position + 1),
+                state.slot.eq(Mux(wrap, 0, state.slot + 1)),
+                state.keys.eq(Mux(state.keys == self.window, state.keys, state.keys + 1)),
+                rope.eq(rope + self.rope_rows),
+            ]
+            with m.If(wrap):
+                m.d.sync += key_set.eq(0)
+            with m.Elif(set_full):
+                m.d.sync += key_set.eq(key_set + self.key_words)
+        counted = Signal.like(state.keys)
+        m.d.comb += counted.eq(Mux(state.keys < self.floor, self.floor, state.keys))
+        for port, size in ((self.count_sets, cfg.columns), (self.count_words, cfg.lanes), (self.count_rows, cfg.vlanes)):
+            m.d.comb += port.eq((counted + size - 1) >> _log2(size))
+
+        # Layer and expert.
+        layer = {"w": Signal(wb, name="layer_base_w"), "s": Signal(sb, name="layer_base_s"),
+                 "c": Signal(cb, name="layer_base_c")}  # fmt: skip
+        for space, reg in layer.items():
+            with m.If(self.first_layer):
+                m.d.sync += reg.eq(0)
+            with m.Elif(self.next_layer):
+                m.d.sync += reg.eq(reg + getattr(self, f"layer_{space}"))
+        for i in range(MAX_EXPERTS_PER_TOKEN):
+            for space in ("w", "s"):
+                reg = Signal(self.widths[space], name=f"expert{i}_{space}")
+                with m.If(self.expert_valid & (self.expert_index == i)):
+                    m.d.sync += reg.eq(layer[space] + self.expert_id * getattr(self, f"expert_{space}"))
+                base(space, EXPERT_BASES[i], reg)
+        base("w", Base.LAYER, layer["w"])
+        base("dst", Base.LAYER, layer["w"])
+        base("s", Base.LAYER, layer["s"])
+        base("c", Base.LAYER, layer["c"])
+
+        # Token: place of its embedding row. Ready two cycles after set_token.
+        with m.If(self.set_token):
+            m.d.sync += state.token.eq(self.token)
+        sets = {w: _log2(cfg.outputs(w.bits)) for w in Width}
+        embed_set = Mux(self.embed_width == Width.INT8.value, state.token >> sets[Width.INT8], state.token >> sets[Width.INT4])
+        token_w = Signal(wb)
+        m.d.sync += token_w.eq(embed_set * self.token_words)
+        base("w", Base.TOKEN, token_w)
+        base("s", Base.TOKEN, state.token >> _log2(cfg.vlanes))
+        base("c", Base.ROPE, rope)
+
+        # KV cache.
+        base("dst", Base.KEY, layer["w"] + key_set)
+        base("dst", Base.VALUE, layer["w"] + (state.slot >> _log2(cfg.lanes)))
+        base("srow", Base.KEY, layer["s"] + (state.slot >> _log2(cfg.vlanes)))
+        base("srow", Base.VALUE, layer["c"] + (state.slot >> _log2(cfg.vlanes)))
+        return m

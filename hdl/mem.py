@@ -1,0 +1,245 @@
+"""MEM slices: synchronous memory banks, the row memories beside the VXM and the activation memory.
+
+Every memory of the core is a :class:`Bank`: one read port with a latency of ``Timing.mem_read`` = 2 cycles
+(array, output register: without the latter no ECP5 block RAM passes 135 MHz) and one write port. A bank
+is the only place that knows what an array is made of.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, ShapeLike, Signal, signed, unsigned
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from .config import ACT_BITS, ACT_EXP_BITS, SCALE_BITS, WORD, Config, address_bits
+from .image import LoadBus, Space
+from .isa import Queue, Source
+from .timing import get_timing
+from .uop import uop_layout
+
+
+def row_layout(cfg: Config, shape: ShapeLike) -> data.ArrayLayout:
+    """One row of a stream: ``vlanes`` elements of ``shape``."""
+    return data.ArrayLayout(shape, cfg.vlanes)
+
+
+def stream_layout(cfg: Config) -> data.ArrayLayout:
+    """A row of the streams Y, X, Z, T: ``vlanes`` signed 32-bit fixed-point words."""
+    return row_layout(cfg, signed(WORD))
+
+
+def act_layout(cfg: Config) -> data.StructLayout:
+    """An activation word: ``lanes`` signed mantissas; one exponent for each block of eight."""
+    return data.StructLayout({
+        "mant": data.ArrayLayout(signed(ACT_BITS), cfg.lanes),
+        "exp": data.ArrayLayout(unsigned(ACT_EXP_BITS), cfg.blocks),
+    })  # fmt: skip
+
+
+class ReadPort(wiring.Signature):
+    """Read port of a memory: ``en`` and ``addr`` in cycle c, ``data`` in cycle c + ``Timing.mem_read``."""
+
+    def __init__(self, width: int, depth: int):
+        super().__init__({"en": Out(1), "addr": Out(address_bits(depth)), "data": In(width)})
+
+
+class WritePort(wiring.Signature):
+    """Write port of a memory: one bit of ``en`` for each part of ``granularity`` bits of a word."""
+
+    def __init__(self, width: int, depth: int, granularity: int):
+        super().__init__({
+            "en": Out(width // granularity),
+            "addr": Out(address_bits(depth)),
+            "data": Out(width),
+        })  # fmt: skip
+
+
+class LaneWrite(wiring.Signature):
+    """Write of one 16-bit value into one lane (a bit of ``en``) of a row of the scale or coef memory."""
+
+    def __init__(self, cfg: Config, depth: int):
+        super().__init__({
+            "en": Out(cfg.vlanes),
+            "addr": Out(address_bits(depth)),
+            "data": Out(SCALE_BITS),
+        })  # fmt: skip
+
+
+class ActWrite(wiring.Signature):
+    """Write of one activation word."""
+
+    def __init__(self, cfg: Config):
+        super().__init__({
+            "en": Out(1),
+            "addr": Out(address_bits(cfg.act_depth)),
+            "data": Out(act_layout(cfg)),
+        })  # fmt: skip
+
+
+class KvWrite(wiring.Signature):
+    """Write of one row (``vlanes`` int8) of a K or V vector into the MXM's weight memories.
+
+    ``column``, ``superlane``: one-hot, which columns are written (VALUE: that column of every superlane);
+    ``mask``: byte lanes of the word. Byte lane b of superlane v takes ``row[v]`` when ``value``, else
+    ``row[b % vlanes]``.
+    """
+
+    def __init__(self, cfg: Config):
+        super().__init__({
+            "value": Out(1),
+            "column": Out(cfg.superlane_columns),
+            "superlane": Out(cfg.vlanes),
+            "mask": Out(cfg.lanes),
+            "addr": Out(address_bits(cfg.weight_depth)),
+            "row": Out(row_layout(cfg, 8)),
+        })  # fmt: skip
+
+
+class Bank(wiring.Component):
+    """``depth`` words of ``width`` bits, written in parts of ``granularity`` bits (default: whole words).
+
+    A write in cycle c is seen by a read from cycle c + 1 on; a read of the word being written in the same
+    cycle returns the old word here, but is not to be relied on: block RAMs differ.
+    """
+
+    def __init__(self, *, width: int, depth: int, granularity: int | None = None):
+        self.width = width
+        self.depth = depth
+        self.granularity = granularity or width
+        super().__init__({
+            "r": In(ReadPort(width, depth)),
+            "w": In(WritePort(width, depth, self.granularity)),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.array = array = memory.Memory(shape=unsigned(self.width), depth=self.depth, init=[])
+        # An undivided word: no granularity, so that the enable stays one bit.
+        parts = None if self.granularity == self.width else self.granularity
+        wp = array.write_port(granularity=parts)
+        rp = array.read_port()
+        m.d.comb += [
+            wp.en.eq(self.w.en), wp.addr.eq(self.w.addr), wp.data.eq(self.w.data),
+            rp.en.eq(self.r.en), rp.addr.eq(self.r.addr),
+        ]  # fmt: skip
+        out = Signal.like(self.r.data, reset_less=True)
+        m.d.sync += out.eq(rp.data)
+        m.d.comb += self.r.data.eq(out)
+        return m
+
+
+class TableSlice(wiring.Component):
+    """Scale or coefficient memory: read by SR or CR onto stream SCL or C, loaded by the host.
+
+    While tokens are in work the SXM writes single lanes of it: exponents of cached K (scale) or V (coef).
+    """
+
+    def __init__(self, cfg: Config, space: Space):
+        self.cfg = cfg
+        self.space = space
+        self.queue, self.field, self.depth, shape = {
+            Space.SCALE: (Queue.SR, "s", cfg.scale_depth, unsigned(SCALE_BITS)),
+            Space.COEF: (Queue.CR, "c", cfg.coef_depth, signed(SCALE_BITS)),
+        }[space]
+        super().__init__({
+            "load": In(LoadBus(cfg)),
+            "uop": In(uop_layout(cfg, self.queue)),
+            "write": In(LaneWrite(cfg, self.depth)),
+            "row": Out(row_layout(cfg, shape)),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        width = self.cfg.vlanes * SCALE_BITS
+        m.submodules.bank = bank = Bank(width=width, depth=self.depth, granularity=SCALE_BITS)
+        load = Signal()
+        m.d.comb += [
+            load.eq(self.load.valid & (self.load.space == self.space.value)),
+            bank.r.en.eq(self.uop.valid),
+            bank.r.addr.eq(self.uop[self.field]),
+            self.row.as_value().eq(bank.r.data),
+            bank.w.en.eq(self.write.en | load.replicate(self.cfg.vlanes)),
+            bank.w.addr.eq(Mux(load, self.load.addr, self.write.addr)),
+            bank.w.data.eq(Mux(load, self.load.data, self.write.data.replicate(self.cfg.vlanes))),
+        ]
+        return m
+
+
+class VectorSlice(wiring.Component):
+    """Vector memory: XW writes rows of stream Y or Z, XR reads them onto stream X."""
+
+    def __init__(self, cfg: Config):
+        self.cfg = cfg
+        super().__init__({
+            "xr": In(uop_layout(cfg, Queue.XR)),
+            "xw": In(uop_layout(cfg, Queue.XW)),
+            "y": In(stream_layout(cfg)),
+            "z": In(stream_layout(cfg)),
+            "x": Out(stream_layout(cfg)),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.bank = bank = Bank(width=self.cfg.vlanes * WORD, depth=self.cfg.vector_depth)
+        m.d.comb += [
+            bank.r.en.eq(self.xr.valid),
+            bank.r.addr.eq(self.xr.x),
+            self.x.as_value().eq(bank.r.data),
+            bank.w.en.eq(self.xw.valid),
+            bank.w.addr.eq(self.xw.x),
+            bank.w.data.eq(Mux(self.xw.source == Source.Z.value, self.z.as_value(), self.y.as_value())),
+        ]
+        return m
+
+
+class ActMemory(wiring.Component):
+    """Activation memory, with the words just written forwarded to the words just read.
+
+    A read in cycle c returns what was written in cycles up to c + 1: the quantiser's word need not go
+    through the array before the MXM gets it, which takes two cycles off every boundary between
+    dependent operations.
+    """
+
+    FORWARD = 1
+    """A read sees writes of this many cycles after its own."""
+
+    def __init__(self, cfg: Config):
+        self.cfg = cfg
+        super().__init__({
+            "en": In(1),
+            "addr": In(address_bits(cfg.act_depth)),
+            "word": Out(act_layout(cfg)),
+            "write": In(ActWrite(cfg)),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        cfg = self.cfg
+        assert get_timing(cfg).mem_read == 2, "the forwarding registers stand beside two memory stages"
+        m.submodules.bank = bank = Bank(width=cfg.act_word_bits, depth=cfg.act_depth)
+        w = self.write
+        m.d.comb += [
+            bank.r.en.eq(self.en),
+            bank.r.addr.eq(self.addr),
+            bank.w.en.eq(w.en),
+            bank.w.addr.eq(w.addr),
+            bank.w.data.eq(w.data),
+        ]
+        read_addr = Signal.like(self.addr)  # of the read one cycle ago
+        same = Signal()  # that read met a write of its own cycle ...
+        from_same = Signal()  # ... now two cycles ago
+        from_next = Signal()  # ... and the read two cycles ago a write one cycle later, which is newer
+        data1 = Signal(cfg.act_word_bits, reset_less=True)  # written one cycle ago
+        data2 = Signal(cfg.act_word_bits, reset_less=True)  # written two cycles ago
+        m.d.sync += [
+            read_addr.eq(self.addr),
+            same.eq(w.en & (w.addr == self.addr)),
+            from_same.eq(same),
+            from_next.eq(w.en & (w.addr == read_addr)),
+            data1.eq(w.data),
+            data2.eq(data1),
+        ]
+        m.d.comb += self.word.as_value().eq(Mux(from_next, data1, Mux(from_same, data2, bank.r.data)))
+        return m
+
+

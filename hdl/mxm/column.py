@@ -1,0 +1,200 @@
+"""One MXM column: weight SRAM, ``lanes`` multipliers, block-exponent shift and accumulators.
+
+int4 weights share a multiplier in pairs: the operand ``(w_high << 14) + w_low`` times an activation mantissa
+a holds both products, ``w_low * a`` as the signed low 14 bits and ``w_high * a`` above, one too small when
+the low product is negative. That missing one is not added lane by lane: it enters as the carry of an adder
+that is there anyway. An int4 weight of -8 would not fit the 18-bit operand and is excluded by the format
+(-7..7).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import ACT_BITS, ACT_EXP_BITS, BLOCK, Config, address_bits
+from ..mem import Bank, WritePort
+from ..primitives import DSP_BITS, Multiplier
+from ..timing import get_timing
+
+SPACING = 14
+"""Bits between two packed products: an int4 x int10 product fits 14 bits."""
+INT8_PRODUCT = 8 + ACT_BITS
+assert SPACING + 4 == DSP_BITS
+MULTIPLY = 2
+"""Cycles of a multiplier: input and output registers. Its pipeline register is left out: a cycle less for
+every dependent operation, and the bare array is well above 125 MHz without it."""
+
+# Cycles after the micro-op reaches the superlane in which a stage's inputs are valid.
+READ = 2
+PRODUCT = READ + MULTIPLY
+SHIFT = PRODUCT + 1
+
+
+def accumulate_stage(cfg: Config) -> int:
+    """Cycle, counted as above, in which the accumulator is read and written."""
+    return SHIFT + 1 + (1 if cfg.blocks > 1 else 0)
+
+
+def pack(weight: Value, int8: Value) -> Value:
+    """Weight byte -> signed multiplier operand: int8 extended, or both int4 packed ``SPACING`` apart."""
+    low, high = weight[:4], weight[4:]
+    packed = Cat(low, low[3].replicate(SPACING - 4), (high - low[3])[:4]).as_signed()
+    return Mux(int8, weight.as_signed(), packed).as_signed()
+
+
+def unpack_low(product: Value, int8: Value) -> Value:
+    """Product -> signed low (int4) or only (int8) product."""
+    return Mux(int8, product[:INT8_PRODUCT].as_signed(), product[:SPACING].as_signed())
+
+
+def unpack_high(product: Value) -> tuple[Value, Value]:
+    """Product -> (v, c): the high product is v + c."""
+    return product[SPACING : SPACING + 14].as_signed(), product[SPACING - 1]
+
+
+def add_carry(a: Value, b: Value, carry: Value | int = 0) -> Value:
+    """Signed ``a + b + carry`` in a single carry chain."""
+    return (Cat(Const(1, 1), a).as_signed() + Cat(carry, b).as_signed())[1:].as_signed()
+
+
+def add_tree(leaves: Sequence[tuple[Value, Value]]) -> tuple[Value, Value]:
+    """Sum of v + c over the leaves (v, c), as such a pair: n - 1 adders take n - 1 of the carries in."""
+    if len(leaves) == 1:
+        return leaves[0]
+    half = len(leaves) // 2
+    (a, carry_a), (b, carry_b) = add_tree(leaves[:half]), add_tree(leaves[half:])
+    return add_carry(a, b, carry_a), carry_b
+
+
+def sum_tree(values: Sequence[Value]) -> Value:
+    """Balanced signed sum."""
+    if len(values) == 1:
+        return values[0]
+    half = len(values) // 2
+    return sum_tree(values[:half]) + sum_tree(values[half:])
+
+
+def shift_up(value: Value, carry: Value, exponent: Value) -> Value:
+    """(x, carry) with x + carry = (value + carry) << exponent, the exponent being 4 bits.
+
+    Filling with the carry instead of zeros leaves its weight at one: (v << e) + (2**e - 1) + 1.
+    """
+    fill = (1 << ACT_EXP_BITS) - 1
+    return Cat(carry.replicate(fill), value).as_signed() >> ~exponent[:ACT_EXP_BITS]
+
+
+CONTROL = data.StructLayout({"pack_int8": 1, "sum_int8": 1, "acc": 1, "clear": 1})
+"""What a superlane tells its columns, each member in the cycle of the stage that wants it: how to unpack
+the weight word (READ) and the products (PRODUCT); write the accumulator, starting from zero (accumulate)."""
+
+
+class Column(wiring.Component):
+    """One column. It does not know its place: the superlane decodes writes and delays control.
+
+    ``w``: byte-enabled write port of the weight SRAM. ``en``, ``addr``: weight word to read, cycle 0 of the
+    stage count; ``word``: that word in cycle READ, together with ``mant``. ``exp`` (one exponent a
+    block) belongs to stage SHIFT, ``acc_addr`` to the accumulate stage; for ``control`` see there.
+    ``low`` and ``high`` are the accumulators at ``drain_addr`` in the same cycle.
+    """
+
+    def __init__(self, cfg: Config):
+        self.cfg = cfg
+        acc_addr = address_bits(cfg.accs)
+        super().__init__({
+            "w": In(WritePort(cfg.lanes * 8, cfg.weight_depth, 8)),
+            "en": In(1),
+            "addr": In(address_bits(cfg.weight_depth)),
+            "word": Out(cfg.lanes * 8),
+            "mant": In(data.ArrayLayout(signed(ACT_BITS), cfg.lanes)),
+            "exp": In(data.ArrayLayout(ACT_EXP_BITS, cfg.blocks)),
+            "control": In(CONTROL),
+            "acc_addr": In(acc_addr),
+            "drain_addr": In(acc_addr),
+            "low": Out(signed(cfg.acc_bits)),
+            "high": Out(signed(cfg.acc_bits)),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        cfg = self.cfg
+        control = self.control
+        assert get_timing(cfg).mem_read == READ
+        m.submodules.bank = bank = Bank(width=cfg.lanes * 8, depth=cfg.weight_depth, granularity=8)
+        m.d.comb += [
+            bank.w.en.eq(self.w.en),
+            bank.w.addr.eq(self.w.addr),
+            bank.w.data.eq(self.w.data),
+            bank.r.en.eq(self.en),
+            bank.r.addr.eq(self.addr),
+            self.word.eq(bank.r.data),
+        ]
+
+        products: list[Value] = []
+        for lane in range(cfg.lanes):
+            m.submodules[f"mul{lane}"] = mul = Multiplier(stages=MULTIPLY)
+            m.d.comb += [
+                mul.a.eq(pack(self.word.word_select(lane, 8), control.pack_int8)),
+                mul.b.eq(self.mant[lane]),
+            ]
+            products.append(mul.p)
+
+        def reg(value: Value, name: str) -> Signal:
+            r = Signal(value.shape(), name=name, reset_less=True)
+            m.d.sync += r.eq(value)
+            return r
+
+        # Stage PRODUCT: sums of half a block. Stage SHIFT: sum of the block, times its power of two.
+        shifted_low: list[Value] = []
+        shifted_high: list[tuple[Value, Value]] = []
+        for block in range(cfg.blocks):
+            low_half, high_half = [], []
+            for half in range(2):
+                at = block * BLOCK + half * BLOCK // 2
+                quad = products[at : at + BLOCK // 2]
+                low = sum_tree([unpack_low(p, control.sum_int8) for p in quad])
+                high, carry = add_tree([unpack_high(p) for p in quad])
+                name = f"b{block}h{half}"
+                low_half.append(reg(low, f"low_{name}"))
+                high_half.append((reg(high, f"high_{name}"), reg(carry, f"carry_{name}")))
+            exp = self.exp[block]
+            high, carry = add_tree(high_half)
+            shifted_low.append(reg(sum_tree(low_half) << exp, f"low_b{block}"))
+            shifted_high.append((reg(shift_up(high, carry, exp), f"high_b{block}"), reg(carry, f"carry_b{block}")))
+
+        sum_low = sum_tree(shifted_low)
+        sum_high, sum_carry = add_tree(shifted_high)
+        if cfg.blocks > 1:
+            sum_low, sum_high = reg(sum_low, "sum_low"), reg(sum_high, "sum_high")
+            sum_carry = reg(sum_carry, "sum_carry")
+
+        zero: Value = Const(0, 1)
+        for name, out, value, carry in (
+            ("low", self.low, sum_low, zero),
+            ("high", self.high, sum_high, sum_carry),
+        ):
+            array = memory.Memory(shape=signed(cfg.acc_bits), depth=cfg.accs, init=[])
+            m.submodules[f"acc_{name}"] = array
+            wp = array.write_port()
+            old = array.read_port(domain="comb")
+            drain = array.read_port(domain="comb")
+            base = Mux(control.clear, 0, old.data).as_signed()
+            m.d.comb += [
+                old.addr.eq(self.acc_addr),
+                wp.addr.eq(self.acc_addr),
+                wp.en.eq(control.acc),
+                wp.data.eq(add_carry(base, value, carry)),
+                drain.addr.eq(self.drain_addr),
+                out.eq(drain.data),
+            ]
+        return m
+
+
+@functools.cache
+def check_latency(cfg: Config) -> None:
+    """The stages above must add up to what the schedule relies on."""
+    assert get_timing(cfg).dot == accumulate_stage(cfg) + 1

@@ -1,0 +1,255 @@
+"""The MXM tile: superlanes in a row, activations and control hopping from each to the next.
+
+Superlane s does everything s cycles after superlane 0: weight addresses, activation words, accumulator
+reads. Results leave aligned, because the tile delays the early superlanes.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..config import Config, address_bits
+from ..image import LoadBus, Space
+from ..isa import AbcOp, Init, Queue, Width
+from ..mem import ActMemory, ActWrite, KvWrite, WritePort, act_layout, row_layout
+from ..timing import get_timing
+from ..uop import run_state_layout, uop_layout
+from .column import PRODUCT, READ, SHIFT, Column, accumulate_stage, check_latency
+
+
+def hop_layout(cfg: Config) -> data.StructLayout:
+    """Activation control as it hops: ``read`` a weight word, for a ``dot`` or (else) to gather it."""
+    return data.StructLayout({
+        "read": 1,
+        "dot": 1,
+        "int8": 1,
+        "clear": 1,
+        "w": address_bits(cfg.weight_depth),
+        "acc": address_bits(cfg.accs),
+    })  # fmt: skip
+
+
+def drain_layout(cfg: Config) -> data.StructLayout:
+    """Accumulator read as it hops: set ``acc``, ``half`` = 2 * column + (1 for the high accumulator)."""
+    return data.StructLayout({"acc": address_bits(cfg.accs), "half": half_bits(cfg)})
+
+
+def half_bits(cfg: Config) -> int:
+    """Bits of an index into the accumulators (low, high of column 0, low, high of column 1, ...)."""
+    return address_bits(2 * cfg.superlane_columns)
+
+
+def gather_layout(cfg: Config) -> data.ArrayLayout:
+    """A gathered weight word: ``lanes`` signed weights."""
+    return data.ArrayLayout(signed(8), cfg.lanes)
+
+
+class Superlane(wiring.Component):
+    """``C`` columns that share control, activations and one result port.
+
+    ``abc``, ``drain`` are this superlane's micro-ops (cycle 0); the ``_out`` twins reach the next superlane a
+    cycle later, as do the activation word ``act`` (given in cycle READ) and the gathered ``word``, into
+    which this superlane puts its own when ``mine`` (given in cycle READ, output a cycle later).
+    ``half``: which column and half a gather takes. ``value``: accumulator, a cycle after ``drain``.
+    ``w``: write port of all columns, ``column`` tells which of them is meant.
+    """
+
+    def __init__(self, cfg: Config):
+        self.cfg = cfg
+        hop, drain, act, word = hop_layout(cfg), drain_layout(cfg), act_layout(cfg), gather_layout(cfg)
+        super().__init__({
+            "abc": In(hop),
+            "abc_out": Out(hop),
+            "act": In(act),
+            "act_out": Out(act),
+            "drain": In(drain),
+            "drain_out": Out(drain),
+            "value": Out(signed(cfg.acc_bits)),
+            "mine": In(1),
+            "half": In(half_bits(cfg)),
+            "word": In(word),
+            "word_valid": Out(1),
+            "word_out": Out(word),
+            "w": In(WritePort(cfg.lanes * 8, cfg.weight_depth, 8)),
+            "column": In(cfg.superlane_columns),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        cfg = self.cfg
+        check_latency(cfg)
+        act = Signal(act_layout(cfg), reset_less=True)
+        value = Signal(signed(cfg.acc_bits), reset_less=True)
+        word_out = Signal(gather_layout(cfg), reset_less=True)
+        m.d.sync += [
+            self.abc_out.eq(self.abc),
+            act.eq(self.act),
+            self.drain_out.eq(self.drain),
+        ]
+        m.d.comb += [self.act_out.eq(act), self.value.eq(value), self.word_out.eq(word_out)]
+
+        # Control, delayed to the stages. Only what a later stage still needs is used, the rest falls away.
+        last = accumulate_stage(cfg)
+        hop = hop_layout(cfg)
+        stage = [self.abc]
+        for i in range(last):
+            stage.append(Signal(hop, name=f"abc{i + 1}"))
+            m.d.sync += stage[i + 1].eq(stage[i])
+        exp = self.act.exp
+        for i in range(READ, SHIFT):
+            delayed = Signal.like(exp, name=f"exp{i + 1}", reset_less=True)
+            m.d.sync += delayed.eq(exp)
+            exp = delayed
+
+        halves, words = [], []
+        for i in range(cfg.superlane_columns):
+            m.submodules[f"column{i}"] = column = Column(cfg)
+            m.d.comb += [
+                column.en.eq(self.abc.read),
+                column.addr.eq(self.abc.w),
+                column.mant.eq(self.act.mant),
+                column.exp.eq(exp),
+                column.control.pack_int8.eq(stage[READ].int8),
+                column.control.sum_int8.eq(stage[PRODUCT].int8),
+                column.control.acc.eq(stage[last].dot),
+                column.control.clear.eq(stage[last].clear),
+                column.acc_addr.eq(stage[last].acc),
+                column.drain_addr.eq(self.drain.acc),
+                column.w.en.eq(self.w.en & self.column[i].replicate(cfg.lanes)),
+                column.w.addr.eq(self.w.addr),
+                column.w.data.eq(self.w.data),
+            ]
+            halves += [column.low, column.high]
+            words.append(column.word)
+        m.d.sync += value.eq(Array(halves)[self.drain.half])
+
+        # Gather: the chosen half of the chosen column's word.
+        word = Array(words)[self.half[1:]] if len(words) > 1 else words[0]
+        m.d.sync += self.word_valid.eq(stage[READ].read & ~stage[READ].dot)
+        for lane in range(cfg.lanes):
+            byte = word.word_select(lane, 8)
+            nibble = byte.word_select(self.half[0], 4)
+            weight = Mux(stage[READ].int8, byte.as_signed(), nibble.as_signed())
+            m.d.sync += word_out[lane].eq(Mux(self.mine, weight, self.word[lane]))
+        return m
+
+
+class Mxm(wiring.Component):
+    """The whole tile with its activation memory.
+
+    ``load``: weight rows from the host, ``sub`` = global column index (superlane * C + column).
+    ``abc``, ``acc``: micro-ops. ``state``: run state, for GATHER's token. ``act_write``, ``kv``: from the SXM.
+    ``value``: accumulator row of an ACC micro-op at t, all superlanes, in cycle t + max(V, 4) (while
+    the VXM forms its scale). ``gather_word``: weights of a GATHER at t, with ``gather_valid``, in cycle
+    t + ``Timing.gather``.
+    """
+
+    def __init__(self, cfg: Config):
+        self.cfg = cfg
+        super().__init__({
+            "load": In(LoadBus(cfg)),
+            "abc": In(uop_layout(cfg, Queue.ABC)),
+            "acc": In(uop_layout(cfg, Queue.ACC)),
+            "state": In(run_state_layout(cfg)),
+            "act_write": In(ActWrite(cfg)),
+            "kv": In(KvWrite(cfg)),
+            "value": Out(row_layout(cfg, signed(cfg.acc_bits))),
+            "gather_valid": Out(1),
+            "gather_word": Out(gather_layout(cfg)),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        cfg = self.cfg
+        vlanes, columns = cfg.vlanes, cfg.superlane_columns
+        lane_bits = (vlanes - 1).bit_length()
+        column_bits = (columns - 1).bit_length()
+        timing = get_timing(cfg)
+        drain_cycles = max(vlanes, 4)
+        assert timing.gather == READ + vlanes
+
+        abc = Signal(hop_layout(cfg))
+        m.d.comb += [
+            abc.read.eq(self.abc.valid),
+            abc.dot.eq(self.abc.valid & (self.abc.op == AbcOp.DOT.value)),
+            abc.int8.eq(self.abc.width == Width.INT8.value),
+            abc.w.eq(self.abc.w),
+            abc.acc.eq(self.abc.acc),
+        ]
+        with m.Switch(self.abc.init):
+            with m.Case(Init.INNER.value):
+                m.d.comb += abc.clear.eq(self.abc.i1_first)
+            with m.Case(Init.OUTER.value):
+                m.d.comb += abc.clear.eq(self.abc.i2_first)
+
+        m.submodules.act = act = ActMemory(cfg)
+        wiring.connect(m, wiring.flipped(self.act_write), act.write)
+        m.d.comb += [act.en.eq(abc.dot), act.addr.eq(self.abc.a)]
+
+        # Result row r of a set is column r (int8), or the low and high half of column r / 2 (int4).
+        drain = Signal(drain_layout(cfg))
+        m.d.comb += [
+            drain.acc.eq(self.acc.acc),
+            drain.half.eq(Mux(self.acc.width == Width.INT8.value, self.acc.slot << 1, self.acc.slot)),
+        ]
+
+        # The token's row of the embedding: result row token // V, superlane token % V. The word's width is
+        # that of the micro-op; the tile's columns see it READ cycles and a hop for each superlane later, so
+        # the width is kept from the last GATHER.
+        row = self.state.token[lane_bits:]
+        gather_int8 = Signal()
+        with m.If(self.abc.valid & (self.abc.op == AbcOp.GATHER.value)):
+            m.d.sync += gather_int8.eq(self.abc.width == Width.INT8.value)
+        half = Signal(half_bits(cfg))
+        m.d.comb += half.eq(Mux(gather_int8, row[:column_bits] << 1, row[: column_bits + 1]))
+
+        # One register between the many columns and the two that write them.
+        load = Signal()
+        load_addr = Signal(address_bits(cfg.weight_depth))
+        load_column = Signal(unsigned(max(1, column_bits + lane_bits)))
+        load_data = Signal(cfg.lanes * 8, reset_less=True)
+        m.d.sync += [
+            load.eq(self.load.valid & (self.load.space == Space.WEIGHT.value)),
+            load_addr.eq(self.load.addr),
+            load_column.eq(self.load.sub),
+            load_data.eq(self.load.data),
+        ]
+
+        lanes = []
+        for s in range(vlanes):
+            m.submodules[f"superlane{s}"] = lane = Superlane(cfg)
+            previous = lanes[-1] if lanes else None
+            m.d.comb += [
+                lane.abc.eq(previous.abc_out if previous else abc),
+                lane.act.eq(previous.act_out if previous else act.word),
+                lane.drain.eq(previous.drain_out if previous else drain),
+                lane.mine.eq(self.state.token[:lane_bits] == s),
+                lane.half.eq(half),
+            ]
+            if previous:
+                m.d.comb += lane.word.eq(previous.word_out)
+
+            here = load & (load_column[column_bits:] == s)
+            replicated = Cat(self.kv.row[b % vlanes] for b in range(cfg.lanes))
+            kv_data = Mux(self.kv.value, self.kv.row[s].replicate(cfg.lanes), replicated)
+            kv_mask = self.kv.mask & self.kv.superlane[s].replicate(cfg.lanes)
+            which = Cat(load_column[:column_bits] == c for c in range(columns)) if columns > 1 else 1
+            m.d.comb += [
+                lane.w.en.eq(Mux(load, here.replicate(cfg.lanes), kv_mask)),
+                lane.w.addr.eq(Mux(load, load_addr, self.kv.addr)),
+                lane.w.data.eq(Mux(load, load_data, kv_data)),
+                lane.column.eq(Mux(load, which, self.kv.column)),
+            ]
+
+            value = lane.value
+            for i in range(drain_cycles - 1 - s):
+                delayed = Signal.like(value, name=f"value{s}_{i}", reset_less=True)
+                m.d.sync += delayed.eq(value)
+                value = delayed
+            m.d.comb += self.value[s].eq(value)
+            lanes.append(lane)
+
+        m.d.comb += [self.gather_valid.eq(lanes[-1].word_valid), self.gather_word.eq(lanes[-1].word_out)]
+        return m

@@ -1,0 +1,465 @@
+"""SXM: quantises stream rows into activation words, K rows and V columns; serialises gathered weights.
+
+Every micro-op's row takes two common stages (shift; round, saturate, OR of the magnitudes) and then one of two
+ways. ACT: blocks of eight get their exponent and leave as activation words. KEY, VALUE: a whole
+vector is kept until its exponent is known and then leaves row by row, while the next may arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from .config import (
+    ACT_BITS,
+    ACT_EXP_BITS,
+    ACT_RANGE,
+    BLOCK,
+    KV_BITS,
+    KV_RANGE,
+    SCALE_BITS,
+    WORD,
+    Config,
+    address_bits,
+)
+from .isa import Queue, Source, SxmMode
+from .mem import ActWrite, KvWrite, LaneWrite, row_layout, stream_layout
+from .primitives import leading_one, round_sat, shift_keep
+from .timing import get_timing
+from .uop import run_state_layout, uop_layout
+
+KV_GROUP_MAX = 256
+"""Elements of the longest K or V vector (head size) that can be quantised."""
+SUMSQ_BITS = 64
+
+# Cycles after the micro-op in which a stage's inputs are valid.
+ROUND = 1
+EXPONENT = 2
+QUANTISE = 3
+
+
+def magnitude(value: Value) -> Value:
+    """x if x >= 0, else ~x: one bit less."""
+    return value[:-1] ^ value[-1].replicate(len(value) - 1)
+
+
+def any_of(values: Sequence[Value]) -> Value:
+    """Bitwise OR."""
+    total = values[0]
+    for v in values[1:]:
+        total = total | v
+    return total
+
+
+def block_exponent(m: Module, total: Value, bits: int, name: str) -> Value:
+    """max(0, bitlen(total) - (bits - 1)): the shift that leaves ``bits``-bit mantissas, sign included."""
+    high = total[bits - 1 :]
+    return leading_one(m, Cat(Const(1, 1), high), name)
+
+
+def quantised(value: Value, exponent: Value, bits: int) -> Value:
+    """min(round(value >> exponent), 2**(bits-1) - 1); the exponent makes sure that only rounding can overflow."""
+    kept = shift_keep(value, exponent)
+    rounded = (kept[1 : bits + 1].as_signed() + Cat(kept[0], Const(0, 1)).as_signed())[: bits + 1]
+    over = rounded[bits - 1] & ~rounded[bits]
+    return Mux(over, (1 << bits - 1) - 1, rounded[:bits])
+
+
+class ActQuantiser(wiring.Component):
+    """Rows of rounded values -> activation words.
+
+    Inputs belong to stage ROUND: ``valid``, ``row`` (ACT_RANGE bits an element), ``i1``, ``i1_last`` and ``dst``
+    as in the micro-op. ``write`` belongs to stage QUANTISE, when a block is complete. So do ``mant`` (the block)
+    and ``exp`` with ``block_valid``, ``start`` (first block of an instruction) and ``sumsq``.
+    """
+
+    def __init__(self, cfg: Config):
+        self.cfg = cfg
+        layout = uop_layout(cfg, Queue.SXM)
+        super().__init__({
+            "valid": In(1),
+            "row": In(row_layout(cfg, signed(ACT_RANGE))),
+            "i1": In(layout["i1"].shape),
+            "i1_last": In(1),
+            "dst": In(layout["dst"].shape),
+            "first": In(1),
+            "sumsq": In(1),
+            "write": Out(ActWrite(cfg)),
+            "block_valid": Out(1),
+            "start": Out(1),
+            "mant": Out(data.ArrayLayout(signed(ACT_BITS), BLOCK)),
+            "exp": Out(ACT_EXP_BITS),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        cfg = self.cfg
+        row_bits = (cfg.block_rows - 1).bit_length()
+        block_bits = (cfg.blocks - 1).bit_length()
+        word_bits = row_bits + block_bits
+
+        # Stage ROUND: collect a block's rows and the OR of its magnitudes.
+        place = self.i1[:row_bits]
+        rows = [Signal(data.ArrayLayout(signed(ACT_RANGE), cfg.vlanes), name=f"row{r}", reset_less=True)
+                for r in range(cfg.block_rows)]  # fmt: skip
+        total = Signal(ACT_RANGE - 1, reset_less=True)
+        done, first, sumsq = Signal(), Signal(), Signal()
+        block = Signal(max(1, block_bits))
+        addr = Signal(address_bits(cfg.act_depth))
+        fresh = any_of([magnitude(self.row[v]) for v in range(cfg.vlanes)])
+        begins = (place == 0) if row_bits else Const(1, 1)
+        with m.If(self.valid):
+            for r in range(cfg.block_rows):
+                with m.If(place == r if row_bits else Const(1, 1)):
+                    m.d.sync += rows[r].eq(self.row)
+                if r:
+                    with m.Elif(begins):
+                        m.d.sync += rows[r].eq(0)
+            m.d.sync += [
+                total.eq(fresh | Mux(begins, 0, total)),
+                block.eq(self.i1[row_bits:word_bits]),
+                addr.eq(self.dst + self.i1[word_bits:]),
+                sumsq.eq(self.sumsq),
+            ]
+            with m.If(begins):
+                m.d.sync += first.eq(self.first)
+        ends = (place == cfg.block_rows - 1) if row_bits else Const(1, 1)
+        m.d.sync += done.eq(self.valid & (ends | self.i1_last))
+
+        # Stage EXPONENT.
+        values = [Signal(signed(ACT_RANGE), name=f"value{i}", reset_less=True) for i in range(BLOCK)]
+        exponent = Signal(ACT_EXP_BITS, reset_less=True)
+        done2, first2, sumsq2 = Signal(), Signal(), Signal()
+        block2, addr2 = Signal.like(block), Signal.like(addr)
+        m.d.sync += [
+            Cat(values).eq(Cat(rows)),
+            exponent.eq(block_exponent(m, total, ACT_BITS, "lead")),
+            done2.eq(done),
+            first2.eq(first),
+            sumsq2.eq(sumsq),
+            block2.eq(block),
+            addr2.eq(addr),
+        ]
+
+        # Stage QUANTISE: the new block, behind those of the same word that came before it.
+        mant = Signal(data.ArrayLayout(signed(ACT_BITS), BLOCK))
+        m.d.comb += [mant[i].eq(quantised(values[i], exponent, ACT_BITS)) for i in range(BLOCK)]
+        word = self.write.data
+        for b in range(cfg.blocks):
+            at = slice(b * BLOCK * ACT_BITS, (b + 1) * BLOCK * ACT_BITS)
+            out = word.mant.as_value()[at]
+            if cfg.blocks == 1:
+                m.d.comb += [out.eq(mant), word.exp[b].eq(exponent)]
+                continue
+            kept = Signal(BLOCK * ACT_BITS, name=f"kept{b}", reset_less=True)
+            kept_exp = Signal(ACT_EXP_BITS, name=f"kept_exp{b}", reset_less=True)
+            with m.If(block2 == b):
+                m.d.comb += [out.eq(mant), word.exp[b].eq(exponent)]
+                with m.If(done2):
+                    m.d.sync += [kept.eq(mant), kept_exp.eq(exponent)]
+            with m.Elif(block2 > b):
+                m.d.comb += [out.eq(kept), word.exp[b].eq(kept_exp)]
+        m.d.comb += [
+            self.write.en.eq(done2),
+            self.write.addr.eq(addr2),
+            self.mant.eq(mant),
+            self.exp.eq(exponent),
+            self.block_valid.eq(done2 & sumsq2),
+            self.start.eq(first2),
+        ]
+        return m
+
+
+class SumOfSquares(wiring.Component):
+    """``total`` = sum of (mant << exp)**2 over blocks since one with ``start``; saturates at 64 bits.
+
+    No block multipliers: with m = 32 h + l (h signed, l unsigned 5 bits), m**2 = (1024 h**2 + l**2) + 64 h l; the
+    squares are tables whose results do not overlap, h l is five partial products. A block at t counts from
+    t + LATENCY on.
+    """
+
+    LATENCY = 6
+
+    def __init__(self) -> None:
+        super().__init__({
+            "valid": In(1),
+            "start": In(1),
+            "mant": In(data.ArrayLayout(signed(ACT_BITS), BLOCK)),
+            "exp": In(ACT_EXP_BITS),
+            "total": Out(SUMSQ_BITS),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        half = ACT_BITS // 2
+        low_squares = Array(Const(i * i, 2 * half) for i in range(1 << half))
+        high_squares = Array(
+            Const((i if i < 1 << half - 1 else i - (1 << half)) ** 2, 2 * half) for i in range(1 << half)
+        )
+
+        def reg(value: Value, name: str) -> Signal:
+            r = Signal(value.shape(), name=name, reset_less=True)
+            m.d.sync += r.eq(value)
+            return r
+
+        def tree(values: Sequence[Value]) -> Value:
+            if len(values) == 1:
+                return values[0]
+            middle = len(values) // 2
+            return tree(values[:middle]) + tree(values[middle:])
+
+        squares: list[Value] = []
+        crosses: list[Value] = []
+        for i in range(BLOCK):
+            mant = reg(self.mant[i], f"mant{i}")
+            low, high = mant[:half], mant[half:]
+            squares.append(reg(Cat(low_squares[low], high_squares[high]), f"squares{i}"))
+            partial = [Mux(high[k], low << k, 0) for k in range(half - 1)]
+            cross = tree(partial) - Mux(high[-1], low << half - 1, 0)
+            crosses.append(reg(cross, f"cross{i}"))
+        quad = BLOCK // 2
+        square_sums = [reg(tree(squares[i : i + quad]), f"square_sum{i}") for i in (0, quad)]
+        cross_sums = [reg(tree(crosses[i : i + quad]), f"cross_sum{i}") for i in (0, quad)]
+        # Not negative: a sum of squares.
+        block_bits = 2 * ACT_BITS + 2
+        block = reg((tree(square_sums) + (tree(cross_sums) << half + 1))[:block_bits], "block")
+
+        exp: Value = self.exp
+        valid: Value = self.valid
+        start: Value = self.start
+        for i in range(4):
+            exp = reg(exp, f"exp{i + 1}")
+        shifted = reg(block << Cat(Const(0, 1), exp), "shifted")
+        for i in range(5):
+            valid_next, start_next = Signal(name=f"valid{i + 1}"), Signal(name=f"start{i + 1}")
+            m.d.sync += [valid_next.eq(valid), start_next.eq(start)]
+            valid, start = valid_next, start_next
+        total = (Mux(start, 0, self.total) + shifted)[: SUMSQ_BITS + 1]
+        with m.If(valid):
+            m.d.sync += self.total.eq(total[:SUMSQ_BITS] | total[SUMSQ_BITS].replicate(SUMSQ_BITS))
+        return m
+
+
+class KvQuantiser(wiring.Component):
+    """K or V vectors: kept until the exponent is known, then written to the weight memories row by row.
+
+    Inputs belong to stage ROUND; ``row`` is saturated to KV_RANGE bits. The vector whose last row (``i1_last``)
+    is that of a micro-op at t is written in cycles t + 4 + i, i = 0 .. rows - 1. The next vector must not
+    complete before that has begun for all rows: it may follow at once when it is not shorter.
+    """
+
+    def __init__(self, cfg: Config):
+        self.cfg = cfg
+        layout = uop_layout(cfg, Queue.SXM)
+        super().__init__({
+            "valid": In(1),
+            "value": In(1),
+            "row": In(row_layout(cfg, signed(KV_RANGE))),
+            "i1": In(layout["i1"].shape),
+            "i1_first": In(1),
+            "i1_last": In(1),
+            "dst": In(layout["dst"].shape),
+            "vset": In(layout["vset"].shape),
+            "srow": In(layout["srow"].shape),
+            "slot": In(cfg.position_bits),
+            "kv": Out(KvWrite(cfg)),
+            "k_scale": Out(LaneWrite(cfg, cfg.scale_depth)),
+            "v_scale": Out(LaneWrite(cfg, cfg.coef_depth)),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        cfg = self.cfg
+        lane_bits = (cfg.vlanes - 1).bit_length()
+        column_bits = (cfg.superlane_columns - 1).bit_length()
+        byte_bits = (cfg.lanes - 1).bit_length()
+        place_bits = (cfg.word_rows - 1).bit_length()
+        depth = KV_GROUP_MAX // cfg.vlanes
+        row = row_layout(cfg, signed(KV_RANGE))
+
+        # Stage ROUND: keep the row. It is read again, at the earliest, in the next cycle.
+        m.submodules.buffer = buffer = memory.Memory(
+            shape=unsigned(row.size), depth=depth, init=[], attrs={"ram_style": "distributed"}
+        )
+        wp, rp = buffer.write_port(), buffer.read_port(domain="comb")
+        total = Signal(KV_RANGE - 1, reset_less=True)
+        fresh = any_of([magnitude(self.row[v]) for v in range(cfg.vlanes)])
+        done = Signal()
+        value, dst, vset = Signal(), Signal.like(self.dst), Signal.like(self.vset)
+        srow, slot, last_row = Signal.like(self.srow), Signal.like(self.slot), Signal(address_bits(depth))
+        m.d.comb += [wp.en.eq(self.valid), wp.addr.eq(self.i1), wp.data.eq(self.row)]
+        m.d.sync += done.eq(self.valid & self.i1_last)
+        with m.If(self.valid):
+            m.d.sync += [
+                total.eq(fresh | Mux(self.i1_first, 0, total)),
+                value.eq(self.value),
+                dst.eq(self.dst),
+                vset.eq(self.vset),
+                srow.eq(self.srow),
+                slot.eq(self.slot),
+                last_row.eq(self.i1),
+            ]
+
+        # Stage EXPONENT: read row 0, then one row a cycle.
+        kept = Signal(row, reset_less=True)
+        exponent = Signal(4, reset_less=True)
+        reading, busy = Signal(), Signal()  # a row is read in this cycle; rows are left after this cycle
+        at, stop = Signal(address_bits(depth)), Signal(address_bits(depth))
+        m.d.comb += [reading.eq(done | busy), rp.addr.eq(Mux(done, 0, at))]
+        m.d.sync += [kept.eq(rp.data), at.eq(rp.addr + 1)]
+        with m.If(done):
+            m.d.sync += [busy.eq(last_row != 0), stop.eq(last_row)]
+            m.d.sync += exponent.eq(block_exponent(m, total, KV_BITS, "lead"))
+        with m.Elif(at == stop):
+            m.d.sync += busy.eq(0)
+
+        # Stage QUANTISE: bytes and where they belong, registered on the way to the many columns.
+        emit, begin = Signal(), Signal()
+        value2, addr, vset2 = Signal(), Signal.like(self.kv.addr), Signal.like(vset)
+        srow2, slot2 = Signal.like(srow), Signal.like(slot)
+        place = Signal(max(1, place_bits))  # of the row's bytes in a K word
+        column = Signal(cfg.superlane_columns, init=1)  # one-hot, of the row's bytes in a V set
+        m.d.sync += [emit.eq(reading), begin.eq(done)]
+        with m.If(done):
+            m.d.sync += [
+                value2.eq(value), addr.eq(dst), vset2.eq(vset), srow2.eq(srow), slot2.eq(slot),
+                place.eq(0), column.eq(1),
+            ]  # fmt: skip
+        with m.Elif(emit):
+            with m.If(value2):
+                m.d.sync += column.eq(column.rotate_left(1))
+                with m.If(column[-1]):
+                    m.d.sync += addr.eq(addr + vset2)
+            with m.Else():
+                if place_bits:
+                    m.d.sync += place.eq(place + 1)
+                with m.If(place == cfg.word_rows - 1):
+                    m.d.sync += addr.eq(addr + 1)
+
+        superlane = Cat(slot2[:lane_bits] == v for v in range(cfg.vlanes))
+        slot_column = Cat(slot2[lane_bits : lane_bits + column_bits] == c for c in range(cfg.superlane_columns))
+        key_mask = Cat((place == b // cfg.vlanes) for b in range(cfg.lanes))
+        value_mask = Cat((slot2[:byte_bits] == b) for b in range(cfg.lanes))
+        m.d.sync += [
+            self.kv.value.eq(value2),
+            self.kv.superlane.eq(Mux(emit, Mux(value2, (1 << cfg.vlanes) - 1, superlane), 0)),
+            self.kv.column.eq(Mux(value2, column, slot_column if column_bits else 1)),
+            self.kv.mask.eq(Mux(value2, value_mask, key_mask)),
+            self.kv.addr.eq(addr),
+        ]
+        m.d.sync += [self.kv.row[v].eq(quantised(kept[v], exponent, KV_BITS)) for v in range(cfg.vlanes)]
+        for port, mine in ((self.k_scale, ~value2), (self.v_scale, value2)):
+            m.d.sync += [
+                port.en.eq(Mux(begin & mine, superlane, 0)),
+                port.addr.eq(srow2),
+                port.data.eq(Const(1, SCALE_BITS) << exponent),
+            ]
+        return m
+
+
+class GatherSerialiser(wiring.Component):
+    """A gathered word of ``lanes`` weights -> rows of ``vlanes``, the first in the cycle of the word itself."""
+
+    def __init__(self, cfg: Config):
+        self.cfg = cfg
+        super().__init__({
+            "valid": In(1),
+            "word": In(data.ArrayLayout(signed(8), cfg.lanes)),
+            "row": Out(row_layout(cfg, signed(8))),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        width = self.cfg.vlanes * 8
+        rest = Signal(self.cfg.lanes * 8, reset_less=True)
+        word = Signal.like(rest)
+        m.d.comb += [word.eq(Mux(self.valid, self.word.as_value(), rest)), self.row.eq(word[:width])]
+        m.d.sync += rest.eq(word[width:])
+        return m
+
+
+class Sxm(wiring.Component):
+    """The SXM slice.
+
+    ``uop``: micro-ops, sampling ``y`` or ``z`` in their cycle; ``state``: run state, for the key's slot.
+    ``act``: to the activation memory, ``kv``: to the MXM's weight memories, ``k_scale``, ``v_scale``: to the scale and
+    coef memories. ``sumsq``: total of the last sumsq instruction, complete ``Timing.sxm_sumsq`` cycles after its
+    last micro-op. ``gather_valid``, ``gather_word``: from the MXM; ``gather``: row i of the word i cycles later.
+    """
+
+    def __init__(self, cfg: Config):
+        self.cfg = cfg
+        super().__init__({
+            "uop": In(uop_layout(cfg, Queue.SXM)),
+            "state": In(run_state_layout(cfg)),
+            "y": In(stream_layout(cfg)),
+            "z": In(stream_layout(cfg)),
+            "act": Out(ActWrite(cfg)),
+            "kv": Out(KvWrite(cfg)),
+            "k_scale": Out(LaneWrite(cfg, cfg.scale_depth)),
+            "v_scale": Out(LaneWrite(cfg, cfg.coef_depth)),
+            "sumsq": Out(SUMSQ_BITS),
+            "gather_valid": In(1),
+            "gather_word": In(data.ArrayLayout(signed(8), cfg.lanes)),
+            "gather": Out(row_layout(cfg, signed(8))),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        cfg = self.cfg
+        timing = get_timing(cfg)
+        assert timing.sxm_act == QUANTISE - 1, "the activation memory forwards writes of the cycle after a read"
+        assert timing.sxm_sumsq == QUANTISE + SumOfSquares.LATENCY
+        assert timing.sxm_kv == QUANTISE + 1
+
+        # Stage 0: shift. Bit 0 of an element is the rounding bit.
+        uop = Signal(uop_layout(cfg, Queue.SXM))
+        slot = Signal.like(self.state.slot)
+        m.d.sync += [uop.eq(self.uop), slot.eq(self.state.slot)]
+
+        # Stage ROUND.
+        is_act = uop.op == SxmMode.ACT.value
+        m.submodules.act = act = ActQuantiser(cfg)
+        m.submodules.kv = kv = KvQuantiser(cfg)
+        for v in range(cfg.vlanes):
+            source = Mux(self.uop.source == Source.Z.value, self.z[v], self.y[v])
+            kept = Signal(signed(WORD + 1), name=f"kept{v}", reset_less=True)
+            m.d.sync += kept.eq(shift_keep(source, self.uop.shift))
+            m.d.comb += [act.row[v].eq(round_sat(kept, ACT_RANGE)), kv.row[v].eq(round_sat(kept, KV_RANGE))]
+        m.d.comb += [
+            act.valid.eq(uop.valid & is_act),
+            act.first.eq(uop.first),
+            act.sumsq.eq(uop.sumsq),
+            kv.valid.eq(uop.valid & ~is_act),
+            kv.value.eq(uop.op == SxmMode.VALUE.value),
+            kv.i1_first.eq(uop.i1_first),
+            kv.vset.eq(uop.vset),
+            kv.srow.eq(uop.srow),
+            kv.slot.eq(slot),
+        ]
+        for way in (act, kv):
+            m.d.comb += [way.i1.eq(uop.i1), way.i1_last.eq(uop.i1_last), way.dst.eq(uop.dst)]
+        wiring.connect(m, act.write, wiring.flipped(self.act))
+        wiring.connect(m, kv.kv, wiring.flipped(self.kv))
+        wiring.connect(m, kv.k_scale, wiring.flipped(self.k_scale))
+        wiring.connect(m, kv.v_scale, wiring.flipped(self.v_scale))
+
+        m.submodules.squares = squares = SumOfSquares()
+        m.d.comb += [
+            squares.valid.eq(act.block_valid),
+            squares.start.eq(act.start),
+            squares.mant.eq(act.mant),
+            squares.exp.eq(act.exp),
+            self.sumsq.eq(squares.total),
+        ]
+
+        m.submodules.serialiser = serialiser = GatherSerialiser(cfg)
+        m.d.comb += [
+            serialiser.valid.eq(self.gather_valid),
+            serialiser.word.eq(self.gather_word),
+            self.gather.eq(serialiser.row),
+        ]
+        return m

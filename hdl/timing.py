@@ -1,0 +1,124 @@
+"""Latencies, beside nothing but the configuration: the one place where a cycle count is written.
+
+HDL units build their pipelines from these numbers, the scheduler places instructions by them, and
+``verification/`` measures that they are true. All are in cycles from the cycle in which a micro-op is
+valid at its slice ("at t") to the first cycle in which the named effect can be used by a micro-op that is
+valid in that cycle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+from .config import Config
+from .isa import Format, VxOp
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    cfg: Config
+
+    # MEM
+    mem_read: int = 2
+    """SR, XR, CR at t: the row is on its stream in cycle t + 2 (address, array, output register)."""
+    xw: int = 1
+    """XW at t samples its stream in cycle t; an XR at t + 1 reads the new row."""
+
+    # MXM
+    @property
+    def dot(self) -> int:
+        """ABC.DOT at t: an ACC at t + dot reads the sum (superlane skew is the same on both sides).
+
+        Weight and activation read 2, multiplier 2 (input and output registers), tree 1, rest of the tree and
+        exponent shift 1, accumulate 1; one more where the blocks of a word have to be added up.
+        """
+        return 7 + (1 if self.cfg.blocks > 1 else 0)
+
+    @property
+    def gather(self) -> int:
+        """ABC.GATHER at t: row i of the word (vlanes weights) is on the gather stream in cycle t + gather + i."""
+        return 2 + self.cfg.vlanes
+
+    # VXM
+    @property
+    def _drain(self) -> int:
+        """Accumulator read and deskew of the superlanes, while SCL * R is formed."""
+        return max(self.cfg.vlanes, 4)
+
+    @property
+    def acc(self) -> int:
+        """ACC at t samples SCL (and the gather stream) in cycle t; its row is on stream Y in cycle t + acc."""
+        return self._drain + 5
+
+    @property
+    def max(self) -> int:
+        """Last ACC micro-op of an instruction with max = 1 at t: a VX.EXP at t + max may use MAX."""
+        return self.acc + 2 + (1 if self.cfg.vlanes > 4 else 0)
+
+    vx_pass: int = 2
+    vx_add: int = 2
+    vx_gain: int = 5
+    vx_rope: int = 4
+    vx_exp: int = 7
+    vx_silu: int = 8
+
+    def vx(self, op: VxOp) -> int:
+        """VX at t samples its source, X and C in cycle t; Z carries the result in cycle t + vx(op).
+
+        SILU: t is the cycle of the second row of a pair.
+        """
+        return {
+            VxOp.PASS: self.vx_pass, VxOp.ADD: self.vx_add, VxOp.GAIN: self.vx_gain,
+            VxOp.ROPE: self.vx_rope, VxOp.EXP: self.vx_exp, VxOp.SILU: self.vx_silu,
+        }[op]  # fmt: skip
+
+    vx_sum: int = 6
+    """Last VX.EXP micro-op at t: an SFU.RECIP at t + vx_sum sees the whole SUM."""
+
+    # SXM
+    sxm_act: int = 2
+    """Micro-op with a word's last row at t: an ABC at t + sxm_act reads the word (the quantiser takes 4
+    cycles, but its word is forwarded past both stages of the activation memory)."""
+    sxm_sumsq: int = 9
+    """Last micro-op of a sumsq instruction at t: an SFU.RSQRT at t + sxm_sumsq uses SUMSQ."""
+    sxm_kv: int = 4
+    """Last row of a K or V vector of g rows at t: the whole vector, its exponent too, is readable by
+    ABC / SR / CR at t + sxm_kv + g (one row is written a cycle)."""
+
+    # SFU
+    sfu_rsqrt: int = 6
+    """SFU.RSQRT / RECIP / MUL / PROB at t: R[dst] may be used by an ACC or SFU at t + this."""
+    sfu_recip: int = 6
+    sfu_mul: int = 3
+    sfu_capture: int = 1
+    sfu_prob: int = 4
+
+    # TOP
+    top_insert: int = 1
+    """Last INSERT with noise = 0 at t: an EMIT may start at t + top_insert."""
+    top_insert_noise: int = 2
+    """The same with noise = 1, whatever noise the host asked for."""
+    top_noise: int = 16
+    """The first INSERT with noise = 1 comes at least this long after the position of the token, or the last
+    INSERT with noise = 1: the generator runs ahead of the rows, so that its depth costs no time."""
+    top_step: int = 2
+    """Cycles between EMIT steps (d1)."""
+    top_row: int = 2
+    """EMIT step at t: its lane of T (and the count of experts) is usable by a VX at t + top_row."""
+    top_emit: int = 3
+    """EMIT step at t: its expert register is usable by an instruction that issues at t + top_emit (the id
+    leaves the unit in cycle t + 1); after the last step of a sampling EMIT the next token id is known."""
+
+    # ICU
+    def fetch_gap(self, fmt: Format) -> int:
+        """Least distance of two issues of one queue: words of the instruction, memory latency, hand-over.
+
+        Also the earliest issue time after a queue has jumped (start of a token, of the layer loop).
+        """
+        return fmt.words + 2
+
+
+@functools.cache
+def get_timing(cfg: Config) -> Timing:
+    return Timing(cfg)

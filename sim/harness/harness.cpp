@@ -1,0 +1,257 @@
+// Drives a Verilated top through its two byte streams, behind a small C interface for ctypes.
+//
+// One call runs many cycles: a simulated cycle costs two evaluations of the model and nothing else, with no
+// Python and no VPI in the loop. ports.h, written beside the model by sim/verilator.py, lists the other ports.
+//
+// A cycle is one rising edge of clk with rst low, counted from 0. Cycle c lies at 10 c .. 10 c + 10 ns of a
+// waveform: clk is low first, with that cycle's inputs applied, and rises at 10 c + 5.
+
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "Vlpu.h"
+#include "ports.h"
+#include "verilated.h"
+
+#if VM_TRACE_FST
+#include "verilated_fst_c.h"
+using Trace = VerilatedFstC;
+#elif VM_TRACE
+#include "verilated_vcd_c.h"
+using Trace = VerilatedVcdC;
+#endif
+
+#define LPU_API extern "C" __attribute__((visibility("default")))
+
+// Verilator ends the process on a fatal error of the model; a library must not, so these throw (built with
+// -DVL_USER_FATAL and -DVL_USER_STOP) and the interface below turns that into an error message.
+void vl_fatal(const char* file, int line, const char*, const char* message) {
+    throw std::runtime_error(std::string(file ? file : "?") + ":" + std::to_string(line) + ": " + message);
+}
+void vl_stop(const char* file, int line, const char* scope) { vl_fatal(file, line, scope, "$stop"); }
+
+namespace {
+
+constexpr uint64_t kHalfPeriod = 5;  // in the waveform's unit, 1 ns
+
+struct Sim {
+    VerilatedContext context;
+    std::unique_ptr<Vlpu> top;
+    std::deque<uint8_t> rx;        // bytes that wait to enter the core
+    std::vector<uint8_t> tx;       // bytes that left it and wait to be popped
+    std::vector<uint64_t> stamps;  // the cycle in which each of them left
+    uint64_t cycles = 0;
+    bool tx_ready = true;
+    std::string error;
+#if VM_TRACE
+    std::unique_ptr<Trace> trace;
+    std::string trace_path;
+    uint64_t trace_from = 0;
+    uint64_t trace_to = 0;
+#endif
+
+    Sim(int argc, const char* const* argv) {
+        context.commandArgs(argc, const_cast<const char**>(argv));
+#if VM_TRACE
+        context.traceEverOn(true);
+#endif
+        top.reset(new Vlpu(&context, "top"));
+        top->clk = 0;
+        top->rst = 0;
+        top->LPU_RX_VALID = 0;
+        top->LPU_RX_PAYLOAD = 0;
+        top->LPU_TX_READY = 1;
+        top->eval();
+    }
+
+    ~Sim() {
+#if VM_TRACE
+        if (trace) trace->close();
+#endif
+        if (top) top->final();
+    }
+
+    void reset(uint64_t count) {
+        top->rst = 1;
+        top->LPU_RX_VALID = 0;
+        for (uint64_t i = 0; i < count; ++i) {
+            top->clk = 0;
+            top->eval();
+            top->clk = 1;
+            top->eval();
+        }
+        top->clk = 0;
+        top->rst = 0;
+        top->eval();
+    }
+
+#if VM_TRACE
+    void dump(uint64_t offset) {
+        if (cycles < trace_from || cycles > trace_to || trace_path.empty()) return;
+        if (!trace) {
+            trace.reset(new Trace);
+            top->trace(trace.get(), 99);
+            trace->open(trace_path.c_str());
+            if (!trace->isOpen()) throw std::runtime_error("cannot write " + trace_path);
+        }
+        trace->dump(static_cast<uint64_t>(cycles * 2 * kHalfPeriod + offset));
+    }
+
+    void end_trace() {
+        if (trace && cycles > trace_to) {
+            trace->close();
+            trace.reset();
+            trace_path.clear();
+        }
+    }
+#endif
+
+    void cycle() {
+        const bool offer = !rx.empty();
+        top->clk = 0;
+        top->LPU_RX_VALID = offer;
+        top->LPU_RX_PAYLOAD = offer ? rx.front() : 0;
+        top->LPU_TX_READY = tx_ready;
+        top->eval();
+        if (offer && top->LPU_RX_READY) rx.pop_front();
+        if (tx_ready && top->LPU_TX_VALID) {
+            tx.push_back(top->LPU_TX_PAYLOAD);
+            stamps.push_back(cycles);
+        }
+#if VM_TRACE
+        dump(0);
+#endif
+        top->clk = 1;
+        top->eval();
+#if VM_TRACE
+        dump(kHalfPeriod);
+#endif
+        ++cycles;
+#if VM_TRACE
+        end_trace();
+#endif
+    }
+};
+
+// Index of a port in ports.h to its value, and back.
+uint64_t read_port(const Sim& sim, int port) {
+    switch (port) {
+#define LPU_CASE(index, name) \
+    case index: return static_cast<uint64_t>(sim.top->name);
+        LPU_OUTPUTS(LPU_CASE)
+        LPU_INPUTS(LPU_CASE)
+#undef LPU_CASE
+        default: throw std::out_of_range("no such port");
+    }
+}
+
+void write_port(Sim& sim, int port, uint64_t value) {
+    switch (port) {
+#define LPU_CASE(index, name) \
+    case index: sim.top->name = value; break;
+        LPU_INPUTS(LPU_CASE)
+#undef LPU_CASE
+        default: throw std::out_of_range("no such input");
+    }
+    (void)value;
+    sim.top->eval();
+}
+
+template <typename F>
+int guarded(Sim* sim, F body) {
+    try {
+        body();
+        return 0;
+    } catch (const std::exception& e) {
+        sim->error = e.what();
+        return -1;
+    }
+}
+
+std::string create_error;
+
+}  // namespace
+
+LPU_API Sim* lpu_create(int argc, const char* const* argv) {
+    try {
+        return new Sim(argc, argv);
+    } catch (const std::exception& e) {
+        create_error = e.what();
+        return nullptr;
+    }
+}
+
+LPU_API void lpu_destroy(Sim* sim) { delete sim; }
+
+LPU_API const char* lpu_error(Sim* sim) { return sim ? sim->error.c_str() : create_error.c_str(); }
+
+LPU_API int lpu_reset(Sim* sim, uint64_t cycles) {
+    return guarded(sim, [&] { sim->reset(cycles); });
+}
+
+LPU_API void lpu_push_rx(Sim* sim, const uint8_t* data, size_t size) {
+    sim->rx.insert(sim->rx.end(), data, data + size);
+}
+
+LPU_API size_t lpu_rx_pending(Sim* sim) { return sim->rx.size(); }
+
+LPU_API size_t lpu_tx_pending(Sim* sim) { return sim->tx.size(); }
+
+LPU_API uint64_t lpu_cycles(Sim* sim) { return sim->cycles; }
+
+LPU_API void lpu_set_tx_ready(Sim* sim, int ready) { sim->tx_ready = ready != 0; }
+
+// Runs up to max_cycles cycles; ends early after the cycle in which stop_tx bytes wait to be popped (0: never)
+// or port `until` (-1: none) reads `value`. `until` is looked at after each cycle's edge.
+LPU_API int lpu_run(Sim* sim, uint64_t max_cycles, uint64_t stop_tx, int until, uint64_t value) {
+    return guarded(sim, [&] {
+        for (uint64_t i = 0; i < max_cycles; ++i) {
+            sim->cycle();
+            if (sim->context.gotFinish()) throw std::runtime_error("the design called $finish");
+            if (stop_tx && sim->tx.size() >= stop_tx) break;
+            if (until >= 0 && read_port(*sim, until) == value) break;
+        }
+    });
+}
+
+// Moves up to `max` bytes, oldest first, and the cycle each left in; returns how many.
+LPU_API size_t lpu_pop_tx(Sim* sim, uint8_t* data, uint64_t* stamps, size_t max) {
+    const size_t n = sim->tx.size() < max ? sim->tx.size() : max;
+    if (n == 0) return 0;
+    std::memcpy(data, sim->tx.data(), n);
+    std::memcpy(stamps, sim->stamps.data(), n * sizeof(uint64_t));
+    sim->tx.erase(sim->tx.begin(), sim->tx.begin() + n);
+    sim->stamps.erase(sim->stamps.begin(), sim->stamps.begin() + n);
+    return n;
+}
+
+LPU_API int lpu_get(Sim* sim, int port, uint64_t* value) {
+    return guarded(sim, [&] { *value = read_port(*sim, port); });
+}
+
+LPU_API int lpu_set(Sim* sim, int port, uint64_t value) {
+    return guarded(sim, [&] { write_port(*sim, port, value); });
+}
+
+// Records cycles from..to (both included) in `path`.
+LPU_API int lpu_trace(Sim* sim, const char* path, uint64_t from, uint64_t to) {
+    return guarded(sim, [&] {
+#if VM_TRACE
+        if (sim->trace) throw std::runtime_error("a waveform is being recorded already");
+        sim->trace_path = path;
+        sim->trace_from = from;
+        sim->trace_to = to;
+#else
+        (void)path;
+        (void)from;
+        (void)to;
+        throw std::runtime_error("this model was built without waveforms");
+#endif
+    });
+}

@@ -1,0 +1,1 @@
+"""Tests, mirroring the sources; `make test` runs them."""

@@ -1,0 +1,104 @@
+"""Bench of the vector ALU and of SUM: all operations mixed as densely as stream Z allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cocotb
+import numpy as np
+
+from hdl.config import WORD
+from hdl.isa import Queue, Source, VxOp
+from hdl.timing import get_timing
+from hdl.uop import run_state_layout
+from hdl.vxm.alu import SUM_BITS, VectorAlu
+from sim import numerics as nx
+from verification.bench_vxm_plan import Plan, corner_ints, micro_op, pack, port_widths, row
+from verification.context import context
+
+
+@cocotb.test()
+async def operations(dut: Any) -> None:
+    """Random operations, sources and shifts; a result must stand on Z in its cycle and in no other."""
+    ctx = context()
+    cfg, rng = ctx.config, ctx.rng(1)
+    timing = get_timing(cfg)
+    v = cfg.vlanes
+    plan = Plan(port_widths(VectorAlu(cfg)), ctx.rng(2))
+    state_layout = run_state_layout(cfg)
+    on_z: dict[int, Any] = {}
+    sums = [0, 0]
+    histories: list[list[tuple[int, int]]] = [[], []]
+    waiting: tuple[Any, int] | None = None  # row of g of a SILU, and its index
+    exp_idx, exp_bank = 0, 0
+    done = dict.fromkeys(VxOp, 0)
+
+    for t in range(1, 1500):
+        if rng.random() < 0.15:
+            continue
+        op = VxOp.SILU if waiting and rng.random() < 0.5 else VxOp(int(rng.integers(len(VxOp))))
+        finish = t + timing.vx(op)
+        if finish in on_z and not (op == VxOp.SILU and waiting is None):
+            continue
+        data = {s: corner_ints(rng, WORD, v) for s in (Source.Y, Source.X, Source.T)}
+        kind = rng.random()
+        if kind < 0.5:  # within 18 bits, as they mostly are
+            data = {s: d >> 14 for s, d in data.items()}
+        source = Source(int(rng.integers(4)))
+        if source == Source.Z:
+            if t not in on_z:
+                continue
+            data[Source.Z] = on_z[t]
+        src = data[source]
+        coef = corner_ints(rng, 16, v)
+        bank, unit, fshift = int(rng.integers(2)), int(rng.random() < 0.4), int(rng.integers(16))
+        shift = int(rng.integers(64)) if rng.random() < 0.2 else int(rng.integers(24))
+        maxima, count, keys = corner_ints(rng, WORD, 2), int(rng.integers(4)), int(rng.integers(3 * v))
+        idx, first = int(rng.integers(4)), int(rng.random() < 0.5)
+        z: Any = None
+        if op == VxOp.PASS:
+            z = src
+        elif op == VxOp.ADD:
+            z = nx.add(src, data[Source.X])
+        elif op == VxOp.GAIN:
+            z = nx.gain(src, coef, fshift, shift)
+        elif op == VxOp.ROPE:
+            z = nx.rope(src, coef)
+        elif op == VxOp.EXP:
+            # Instructions of several rows; others may stand between them.
+            if exp_idx == 0 or rng.random() < 0.3:
+                exp_idx, exp_bank = 0, bank
+            idx, first, bank = exp_idx, int(exp_idx == 0), exp_bank
+            exp_idx += 1
+            top = data[Source.T][0] if source == Source.T else maxima[bank]
+            if source != Source.T and rng.random() < 0.8:
+                # Near the maximum, where something is left.
+                maxima[bank] = top = int(np.clip(src.max() + int(rng.integers(-3, 9000)), nx.INT32_MIN, nx.INT32_MAX))
+            inside = np.arange(v) < count if source == Source.T else idx * v + np.arange(v) < keys
+            p = np.where(inside, nx.exp2_neg(int(top) - src), 0)
+            z = p if unit else nx.exp_out(p, coef, shift)
+            sums[bank] = (0 if first else sums[bank]) + int(p.sum())
+            histories[bank].append((t + timing.vx_sum, sums[bank]))
+        elif waiting is None:
+            waiting = (src, idx & ~1)
+            idx &= ~1
+        else:
+            g, idx = waiting[0], waiting[1] + 1
+            z = nx.silu(g, src, fshift, shift)
+            waiting = None
+        plan.drive(
+            t,
+            uop=micro_op(cfg, Queue.VX, op=op, source=source, bank=bank, unit=unit, fshift=fshift, shift=shift,
+                         idx=idx, first=first),
+            state=pack(state_layout, {"keys": keys}),
+            y=row(data[Source.Y], WORD), x=row(data[Source.X], WORD), t=row(data[Source.T], WORD),
+            c=row(coef, 16), maximum=row(maxima, WORD), count=count,
+        )  # fmt: skip
+        if z is not None:
+            on_z[finish] = z
+            done[op] += 1
+            plan.expect_row(finish, "z", z, WORD, f"{op.name} issued at {t}, shift {shift}, fshift {fshift}")
+    assert min(done.values()) > 20, done
+    for bank, steps in enumerate(histories):
+        plan.expect_steps("sums", steps, max(on_z) + 1, bits=SUM_BITS, lane=bank, what=f"SUM[{bank}]")
+    print(f"seed {ctx.seed}: {await plan.run(dut)} comparisons, {done}")

@@ -1,0 +1,108 @@
+"""Bench of the top-k unit: router and sampling, with ties, at the least distances the latencies allow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cocotb
+import numpy as np
+
+from hdl.config import MAX_EXPERTS_PER_TOKEN, WORD
+from hdl.isa import Queue, TopOp
+from hdl.timing import get_timing
+from hdl.uop import run_state_layout
+from hdl.vxm.topk import TopK
+from sim import numerics as nx
+from verification.bench_vxm_plan import Plan, corner_ints, micro_op, pack, port_widths, row
+from verification.context import context
+
+
+@cocotb.test()
+async def router_and_sampling(dut: Any) -> None:
+    """Lists of random length, dense and sparse; each output is compared in every cycle."""
+    ctx = context()
+    cfg, rng = ctx.config, ctx.rng(1)
+    timing = get_timing(cfg)
+    v = cfg.vlanes
+    plan = Plan(port_widths(TopK(cfg)), ctx.rng(2))
+    layout = run_state_layout(cfg)
+    t = 3
+    experts: dict[int, tuple[int, int]] = {}
+    tokens: dict[int, int] = {}
+    rows: list[list[tuple[int, int]]] = [[] for _ in range(v)]
+    counts: list[tuple[int, int]] = []
+    position, seed = 5, 0x12345678
+    plan.hold(0, state=pack(layout, {"position": position}), seed=seed, topk=1, noise=0)
+    clear_from = timing.top_noise  # first cycle in which an INSERT with noise may stand
+
+    def insert(start: int, values: np.ndarray[Any, Any], limit: int, noise: int) -> int:
+        """Micro-ops of one INSERT; returns the cycle of the last one."""
+        at = start
+        n = -(-values.size // v)
+        padded = np.concatenate([values, corner_ints(rng, WORD, n * v - values.size)])
+        dense = rng.random() < 0.5
+        for idx in range(n):
+            if idx and not dense:
+                at += int(rng.integers(3))
+            plan.drive(at, y=row(padded[idx * v : idx * v + v], WORD),
+                       uop=micro_op(cfg, Queue.TOP, op=TopOp.INSERT, limit=limit, noise=noise, idx=idx,
+                                    first=int(idx == 0), last=int(idx == n - 1)))  # fmt: skip
+            at += 1
+        return at - 1
+
+    def emit(start: int, steps: int, expert: int) -> int:
+        for i in range(steps):
+            plan.drive(start + i * timing.top_step,
+                       uop=micro_op(cfg, Queue.TOP, op=TopOp.EMIT, expert=expert, i1=i, idx=i,
+                                    first=int(i == 0), last=int(i == steps - 1)))  # fmt: skip
+        return start + (steps - 1) * timing.top_step
+
+    for case in range(60):
+        if case % 2 == 0:  # router
+            n = int(rng.integers(MAX_EXPERTS_PER_TOKEN, cfg.experts_max + 1))
+            logits = corner_ints(rng, WORD, n)
+            if rng.random() < 0.4:
+                logits = rng.choice([-7, 3, 3, 9], n)
+            k = int(rng.integers(1, MAX_EXPERTS_PER_TOKEN + 1))
+            last = insert(t, logits, n, 0)
+            start = last + timing.top_insert
+            best = nx.topk(logits, None, k)
+            for i in range(k):
+                at = start + i * timing.top_step
+                experts[at + 1] = (i, int(best[i]))
+                if i < v:
+                    rows[i].append((at + timing.top_row, int(logits[best[i]])))
+                counts.append((at + timing.top_row, i + 1))
+            t = emit(start, k, 1) + timing.top_step + int(rng.integers(3))
+            continue
+        mode, topk = int(rng.integers(3)), int(rng.integers(1, cfg.topk_max + 1))
+        topk = topk if mode == 1 else 1
+        if rng.random() < 0.7:
+            position, seed = int(rng.integers(cfg.context_max)), int(rng.integers(1 << 32))
+            plan.hold(t, state=pack(layout, {"position": position}), seed=seed)
+            clear_from = max(clear_from, t + timing.top_noise)
+        plan.hold(t, topk=topk, noise=mode)
+        n = int(rng.integers(1, 120))
+        logits = rng.integers(-1 << 18, 1 << 18, n)
+        if rng.random() < 0.3:
+            logits = rng.choice([nx.INT32_MAX, nx.INT32_MAX - 1000, nx.INT32_MIN, 5], n)
+        t = max(t, clear_from)
+        last = insert(t, logits, n, 1)
+        clear_from = last + timing.top_noise
+        end = emit(last + timing.top_insert_noise, cfg.topk_max, 0)
+        tokens[end + timing.top_emit] = nx.sample(
+            logits, topk_n=min(topk, n), noise=mode, seed=seed, position=position
+        )
+        t = end + timing.top_step + 1 + int(rng.integers(3))
+    for cycle in range(3, t + 4):
+        plan.expect(cycle, "expert_valid", int(cycle in experts), bits=1, what="expert pulse")
+        plan.expect(cycle, "token_valid", int(cycle in tokens), bits=1, what="token pulse")
+    for cycle, (i, expert_id) in experts.items():
+        plan.expect(cycle, "expert_index", i, bits=2)
+        plan.expect(cycle, "expert_id", expert_id, bits=(cfg.experts_max - 1).bit_length(), what=f"expert {i}")
+    for cycle, token in tokens.items():
+        plan.expect(cycle, "token", token, bits=cfg.token_bits, what="token")
+    for lane in range(v):
+        plan.expect_steps("t", rows[lane], t, bits=WORD, lane=lane, what="row T")
+    plan.expect_steps("count", counts, t, bits=2, what="count")
+    print(f"seed {ctx.seed}: {await plan.run(dut)} comparisons, {len(experts)} experts, {len(tokens)} tokens")

@@ -1,0 +1,47 @@
+"""What a bench, running inside the simulator, knows about its run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from hdl.config import Config, get_config
+
+VARIABLE = "LPU_BENCH"
+"""Environment variable through which ``verification.runner`` hands a bench its parameters, as JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """One run of a bench."""
+
+    bench: str
+    sim: str
+    config_name: str
+    seed: int
+    params: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Whatever the caller of ``run_bench`` passed on."""
+
+    @property
+    def config(self) -> Config:
+        """The sizes under test."""
+        return get_config(self.config_name)
+
+    def rng(self, *stream: int) -> np.random.Generator:
+        """A generator that depends on the seed and on ``stream`` only: the same in both simulators."""
+        return np.random.default_rng([self.seed, *stream])
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+def context() -> Context:
+    """The run this process is in; RuntimeError outside ``run_bench``."""
+    text = os.environ.get(VARIABLE)
+    if text is None:
+        raise RuntimeError("not inside a bench: run it with `make test BENCH=NAME`")
+    return Context(**json.loads(text))
