@@ -152,13 +152,14 @@ class Bench:
 
     def __init__(self, seed: int = 0, tx_stall: float = 0.0, rx_pause: float = 0.0) -> None:
         self.dut = HostLink(TINY)
-        self.loads: list[tuple[int, int, int, int]] = []
+        self.loads: list[tuple[int, ...]] = []
         self.starts: list[int] = []
         self.aborts: list[int] = []
         self.records: list[Record] = []
         self.reason = Reason.LIMIT
         self.gap = 20
         self.cycle = 0
+        self._time = 0
         self.tx_stopped = False
         self.stalled = 0
         """Cycles in a row for which ``rx`` was not ready; the longest of them."""
@@ -173,8 +174,8 @@ class Bench:
 
     async def _run(self, ctx) -> None:
         dut, plan, waited = self.dut, deque[tuple[int, Record | Reason]](), 0
-        watched = (dut.rx.valid, dut.rx.ready, dut.tx.valid, dut.tx.ready, dut.tx.payload, dut.load.valid,
-                   dut.run.start, dut.run.abort)  # fmt: skip
+        watched = (dut.rx.valid, dut.rx.ready, dut.tx.valid, dut.tx.ready, dut.tx.payload, dut.run.start, dut.run.abort,
+                   dut.load.valid, dut.load.space, dut.load.sub, dut.load.addr, dut.load.data)  # fmt: skip
         while True:
             offer = bool(self._inbound) and not self._pause()
             ctx.set(dut.rx.valid, offer)
@@ -194,7 +195,7 @@ class Bench:
                     ctx.set(dut.run.done, 1)
                     ctx.set(dut.run.reason, event)
                     ctx.set(dut.run.busy, 0)
-            _, _, rx_valid, rx_ready, tx_valid, tx_ready, tx, load, start, abort = (
+            _, _, rx_valid, rx_ready, tx_valid, tx_ready, tx, start, abort, load, *row = (
                 await ctx.tick().sample(*watched)
             )
             self.cycle += 1
@@ -205,8 +206,7 @@ class Bench:
             if tx_valid and tx_ready:
                 self._outbound.append(tx)
             if load:
-                self.loads.append((ctx.get(dut.load.space), ctx.get(dut.load.sub), ctx.get(dut.load.addr),
-                                   ctx.get(dut.load.data)))  # fmt: skip
+                self.loads.append(tuple(row))
             if start:
                 assert not ctx.get(dut.run.busy)
                 self.starts.append(self.cycle)
@@ -219,7 +219,8 @@ class Bench:
 
     def step(self, cycles: int) -> None:
         """Advances the simulation."""
-        self._sim.run_until((self.cycle + cycles) * CYCLE)
+        self._time += cycles
+        self._sim.run_until(self._time * CYCLE)
 
     # A transport for the driver; simulated time passes only while it reads.
 
@@ -245,15 +246,23 @@ class Bench:
     def frames(self, cycles: int = 0) -> list[Frame]:
         """Frames sent by the device until everything queued is taken and nothing came for a while."""
         self.step(cycles)
-        got: list[Frame] = []
         quiet = 0
         while self._inbound or quiet < 8:
             before = len(self._outbound)
             self.step(50)
-            quiet = 0 if len(self._outbound) > before else quiet + 1
-        got += self._decoder.feed(bytes(self._outbound))
+            quiet = 0 if self._inbound or len(self._outbound) > before else quiet + 1
+        got = self._decoder.feed(bytes(self._outbound))
         self._outbound.clear()
         assert self._decoder.bad == 0
+        return got
+
+
+    def talk(self, *frames: Frame | bytes) -> list[Frame]:
+        """Frames one by one, the answers to each awaited: a later answer may take an earlier one's place."""
+        got = []
+        for frame in frames:
+            self.send(frame)
+            got += self.frames()
         return got
 
 
@@ -378,16 +387,15 @@ def test_bad_frames_are_answered_and_change_nothing(connected: bool) -> None:
         bench.send(frame)
         assert summary(bench.frames()) == [(Reply.ERROR, fault)], frame
     assert (bench.loads, bench.starts, bench.aborts) == ([], [], [])
-    bench.send(hello(9), run(10))
-    assert summary(bench.frames()) == [(Reply.INFO, 9), (Reply.ACK, 10), (Reply.DONE, 10)]
+    assert summary(bench.talk(hello(9), run(10))) == [(Reply.INFO, 9), (Reply.ACK, 10), (Reply.DONE, 10)]
     assert len(bench.starts) == 1
 
 
 def test_longest_frame_is_taken() -> None:
     """512 bytes of payload: what is refused is the type, behind all checks of the wire."""
     bench = Bench()
-    bench.send(hello(), Frame(0x40, 1, bytes(512)), Frame(0x40, 1, b"\1" * 512))
-    assert summary(bench.frames())[1:] == [(Reply.ERROR, Fault.TYPE)] * 2
+    got = bench.talk(hello(), Frame(0x40, 1, bytes(512)), Frame(0x40, 1, b"\1" * 512))
+    assert summary(got)[1:] == [(Reply.ERROR, Fault.TYPE)] * 2
 
 
 def test_garbage_and_half_frames_then_a_good_one() -> None:
@@ -420,12 +428,13 @@ def test_empty_frames_are_ignored() -> None:
 
 def test_repetitions_are_acknowledged_and_not_carried_out() -> None:
     bench = Bench()
-    bench.send(hello(254), load(255, Space.CONST, 1, b"abc"), load(255, Space.CONST, 1, b"xyz"), run(0))
-    assert summary(bench.frames(300)) == [
+    first = load(255, Space.CONST, 1, b"abc")
+    got = bench.talk(hello(254), first, load(255, Space.CONST, 1, b"xyz"), run(0))
+    assert summary(got) == [
         (Reply.INFO, 254), (Reply.ACK, 255), (Reply.ACK, 255), (Reply.ACK, 0), (Reply.DONE, 0),
     ]  # fmt: skip
-    bench.send(run(0), load(255, Space.CONST, 1, b"xyz"), load(129, Space.CONST, 1, b"xyz"))
-    assert summary(bench.frames()) == [(Reply.ACK, 0)] * 3
+    got = bench.talk(run(0), first, load(129, Space.CONST, 1, b"xyz"))
+    assert summary(got) == [(Reply.ACK, 0)] * 3
     bench.send(load(127, Space.CONST, 1, b"xyz"))
     assert summary(bench.frames()) == [(Reply.ERROR, Fault.SEQUENCE)]
     assert len(bench.starts) == 1 and len(bench.loads) == 1
@@ -433,19 +442,18 @@ def test_repetitions_are_acknowledged_and_not_carried_out() -> None:
 
 def test_frames_behind_a_gap_are_answered_once() -> None:
     bench = Bench()
-    bench.send(hello(), *(load(i, Space.CONST, i, b"abc") for i in (1, 3, 4, 5)))
-    assert summary(bench.frames()) == [(Reply.INFO, 0), (Reply.ACK, 1), (Reply.ERROR, Fault.SEQUENCE)]
-    bench.send(*(load(i, Space.CONST, i, b"abc") for i in (2, 3, 4, 5, 7)))
-    got = summary(bench.frames())
-    assert got[-2:] == [(Reply.ACK, 5), (Reply.ERROR, Fault.SEQUENCE)]
+    got = bench.talk(hello(), *(load(i, Space.CONST, i, b"abc") for i in (1, 3, 4, 5)))
+    assert summary(got) == [(Reply.INFO, 0), (Reply.ACK, 1), (Reply.ERROR, Fault.SEQUENCE)]
+    got = bench.talk(*(load(i, Space.CONST, i, b"abc") for i in (2, 3, 4, 5, 7)))
+    assert summary(got)[-2:] == [(Reply.ACK, 5), (Reply.ERROR, Fault.SEQUENCE)]
     assert [addr for _, _, addr, _ in bench.loads] == [1, 2, 3, 4, 5]
 
 
 def test_load_and_run_are_refused_during_a_run() -> None:
     bench = Bench()
-    bench.records, bench.gap = some_records(10), 300
-    bench.send(hello(), run(1), load(2, Space.CONST, 1, b"abc"), run(2), Frame(Request.ABORT, 2))
-    kinds = [kind for kind in summary(bench.frames()) if kind[0] != Reply.TOKENS]
+    bench.records, bench.gap = some_records(10), 1000
+    got = bench.talk(hello(), run(1), load(2, Space.CONST, 1, b"abc"), run(2), Frame(Request.ABORT, 2))
+    kinds = [kind for kind in summary(got) if kind[0] != Reply.TOKENS]
     assert kinds == [
         (Reply.INFO, 0), (Reply.ACK, 1), (Reply.ERROR, Fault.BUSY), (Reply.ERROR, Fault.BUSY),
         (Reply.ACK, 2), (Reply.DONE, 1),
@@ -505,7 +513,8 @@ def test_a_stopped_reader_stops_neither_core_nor_receiver() -> None:
 def test_credit_holds_and_rewinds() -> None:
     bench = Bench()
     bench.records, bench.gap = some_records(20), 2
-    bench.send(hello(), run(1, until=5))
+    bench.talk(hello())
+    bench.send(run(1, until=5))
 
     def records(frames: list[Frame]) -> list[tuple[int, list[Record]]]:
         return [tokens_payload(f.payload) for f in frames if f.type == Reply.TOKENS]
@@ -524,8 +533,7 @@ def test_credit_holds_and_rewinds() -> None:
     assert summary(bench.frames()) == [(Reply.ACK, 5), (Reply.DONE, 1)]
     bench.send(credit(6, 21))
     assert summary(bench.frames()) == [(Reply.ERROR, Fault.ADDRESS)]
-    bench.send(run(6, until=0), credit(7, 0, 0))
-    assert records(bench.frames(200)) == []
+    assert records(bench.talk(run(6, until=0), credit(7, 0, 0))) == []
 
 
 def test_cycles_saturate_and_surplus_records_are_reported() -> None:
@@ -543,13 +551,12 @@ def test_cycles_saturate_and_surplus_records_are_reported() -> None:
 def test_status_counts() -> None:
     bench = Bench()
     bench.records, bench.gap = some_records(10), 50
-    bench.send(hello(), run(1), b"\5a\0", run(2))
-    bench.frames(1000)
-    bench.send(Frame(Request.STATUS, 200))
-    (frame,) = bench.frames()
+    bench.talk(hello(), run(1), b"\5a\0")
+    bench.step(1000)
+    frame = bench.talk(run(3), Frame(Request.STATUS, 200))[-1]
     status = Status.decode(frame.payload)
     assert frame.seq == 200
-    assert (status.busy, status.lost, status.fault, status.last) == (False, False, Fault.BUSY, 1)
+    assert (status.busy, status.lost, status.fault, status.last) == (False, False, Fault.SEQUENCE, 1)
     assert (status.frames_ok, status.frames_bad, status.records) == (2, 2, 10)
     assert status.tokens == sum(r.sampled for r in bench.records)
     # From the cycle after start to done: eleven gaps.
@@ -558,9 +565,9 @@ def test_status_counts() -> None:
 
 def test_status_during_a_run_is_busy_and_outside_the_sequence() -> None:
     bench = Bench()
-    bench.records, bench.gap = some_records(5), 400
-    bench.send(hello(), run(1), Frame(Request.STATUS, 99), Frame(Request.INFO, 50), Frame(Request.ABORT, 51))
-    frames = [f for f in bench.frames(500) if f.type != Reply.TOKENS]
+    bench.records, bench.gap = some_records(5), 1000
+    got = bench.talk(hello(), run(1), Frame(Request.STATUS, 99), hello(50), Frame(Request.ABORT, 51))
+    frames = [f for f in got if f.type != Reply.TOKENS]
     assert summary(frames)[1:5] == [(Reply.ACK, 1), (Reply.STATUS, 99), (Reply.INFO, 50), (Reply.ACK, 51)]
     assert Status.decode(frames[2].payload).busy
 

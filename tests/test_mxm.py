@@ -33,3 +33,91 @@ SIZES = {
 def test_scenario(size: str, scenario) -> None:
     cfg = shallow(SIZES[size])
     scenario(cfg, np.random.default_rng([1, len(size)])).simulate(Mxm(cfg))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_verilog(size: str) -> None:
+    """The tile converts, and the text does not grow with the depth of its memories alone."""
+    text = verilog.convert(Mxm(shallow(SIZES[size])), name="mxm", emit_src=False)
+    assert "module mxm(" in text
+
+
+class PackingCheck(wiring.Component):
+    """Every weight byte times every activation through packed multipliers, compared with plain products.
+
+    ``wrong`` stays high after the first mismatch. Sixteen multipliers, one for each low nibble.
+    """
+
+    CYCLES = 2 * 16 * 1024 + MULTIPLY + 1
+
+    def __init__(self) -> None:
+        super().__init__({"wrong": Out(1), "checked": Out(32)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        count = Signal(32)
+        m.d.sync += count.eq(count + 1)
+        mant, nibble, int8 = count[:10].as_signed(), count[10:14], count[14]
+        checks = []
+        for low in range(16):
+            m.submodules[f"mul{low}"] = mul = Multiplier(stages=MULTIPLY)
+            byte = Signal(8, name=f"byte{low}")
+            m.d.comb += [byte.eq(low | nibble << 4), mul.a.eq(pack(byte, int8)), mul.b.eq(mant)]
+            past = [mant, byte, int8]
+            for i in range(MULTIPLY):
+                regs = [Signal(v.shape(), name=f"past{low}_{i}_{k}") for k, v in enumerate(past)]
+                m.d.sync += [r.eq(v) for r, v in zip(regs, past, strict=True)]
+                past = regs
+            a, w, wide = past
+            high, carry = unpack_high(mul.p)
+            got_low, got_high = unpack_low(mul.p, wide), add_carry(high, 0, carry)
+            halves = (got_low == w[:4].as_signed() * a) & (got_high == w[4:].as_signed() * a)
+            legal = (w[:4] != 8) & (w[4:] != 8)
+            ok = (got_low == w.as_signed() * a) & wide | (halves | ~legal) & ~wide
+            checks.append(ok)
+        due = (count >= MULTIPLY) & (count < self.CYCLES - 1)
+        with m.If(due):
+            m.d.sync += self.checked.eq(self.checked + 1)
+            with m.If(~sum_all(checks)):
+                m.d.sync += self.wrong.eq(1)
+        return m
+
+
+def sum_all(checks: list):
+    total = checks[0]
+    for check in checks[1:]:
+        total = total & check
+    return total
+
+
+def test_packing_is_exact() -> None:
+    """All int4 pairs and all int8 weights with all 1024 mantissas."""
+    dut = PackingCheck()
+
+    async def bench(ctx) -> None:
+        await ctx.tick().repeat(PackingCheck.CYCLES)
+        assert ctx.get(dut.checked) == 2 * 16 * 1024
+        assert not ctx.get(dut.wrong)
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+
+
+def test_shift_with_carry() -> None:
+    """(value + carry) << exponent, for each exponent and both carries."""
+    value, carry, exponent, out = Signal(signed(18)), Signal(), Signal(4), Signal(signed(40))
+    m = Module()
+    m.d.comb += out.eq(add_carry(shift_up(value, carry, exponent), 0, carry))
+
+    async def bench(ctx) -> None:
+        for v, c, e in itertools.product((-(1 << 17), -5, -1, 0, 1, (1 << 17) - 1), (0, 1), range(16)):
+            ctx.set(value, v)
+            ctx.set(carry, c)
+            ctx.set(exponent, e)
+            assert ctx.get(out) == (v + c) << e
+
+    sim = Simulator(m)
+    sim.add_testbench(bench)
+    sim.run()

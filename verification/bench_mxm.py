@@ -12,6 +12,7 @@ from hdl.config import Config
 from hdl.image import Space
 from hdl.isa import AbcOp, Init, Queue, Width
 from hdl.mem import act_layout, row_layout
+from hdl.mxm.tile import gather_layout
 from hdl.timing import get_timing
 from hdl.uop import run_state_layout
 from sim import numerics
@@ -239,7 +240,7 @@ def gather(cfg: Config, rng: np.random.Generator) -> Script:
     s = Script()
     model = MxmModel(cfg, rng, s)
     t = model.load_all(0, 4)
-    state, word = run_state_layout(cfg), row_layout(dataclasses.replace(cfg, vlanes=cfg.lanes), 8)
+    state, word = run_state_layout(cfg), gather_layout(cfg)
     tokens = [0, 1, cfg.vlanes, cfg.outputs(4) - 1, cfg.vocab_max - 1, *rng.integers(0, cfg.vocab_max, 16)]
     for token in map(int, tokens):
         s.hold(t, state=pack(state, {"token": token}))
@@ -250,7 +251,7 @@ def gather(cfg: Config, rng: np.random.Generator) -> Script:
             s.drive(t, abc=uop(cfg, Queue.ABC, op=int(AbcOp.GATHER), width=int(width), w=addr))
             weights = model.halves(width, addr)[token % cfg.vlanes * cfg.superlane_columns + column, half]
             due = t + model.timing.gather
-            s.expect(due, "gather_word", pack(word, weights & 255), f"token {token}")
+            s.expect(due, "gather_word", pack(word, weights), f"token {token}")
             s.expect(due, "gather_valid", 1)
             t += cfg.word_rows
         t = due + 1

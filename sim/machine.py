@@ -1,0 +1,564 @@
+"""Instruction-level model of the LPU: executes a loaded program micro-op by micro-op, cycle by cycle.
+
+Same ISA module, same latencies, same numerics as the RTL; no knowledge of models or schedules. Streams
+exist only in the cycle in which a row is on them: an instruction that samples an empty stream is a bug in
+the program and raises :class:`MachineError`. What it computes can be compared with the RTL instruction by
+instruction, and with ``sim/reference.py`` token by token.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from hdl.config import BLOCK, MAX_EXPERTS_PER_TOKEN, SCALARS, Config
+from hdl.image import Param, Reason, Space, row_bytes
+from hdl.isa import (
+    FETCH_BITS,
+    PHASE_BITS,
+    AbcOp,
+    AccSource,
+    Base,
+    Count,
+    Init,
+    Instr,
+    Phase,
+    Queue,
+    SfuOp,
+    Source,
+    SxmMode,
+    TopOp,
+    VxOp,
+    Width,
+    decode_phase,
+    get_isa,
+)
+from hdl.timing import get_timing
+
+from . import numerics as nx
+
+
+class MachineError(RuntimeError):
+    """A program that uses the machine wrongly: empty stream, issue in the past, address out of range."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Uop:
+    """A micro-op: its instruction's fields with addresses resolved, and its place in the loops."""
+
+    queue: Queue
+    fields: Mapping[str, int]
+    idx: int
+    i1: int
+    i2: int
+    i1_last: bool
+    last: bool
+
+    def __getitem__(self, name: str) -> int:
+        return self.fields[name]
+
+
+@dataclasses.dataclass(frozen=True)
+class Retired:
+    """One executed micro-op, for traces: cycle of the token, queue, what it did."""
+
+    cycle: int
+    queue: Queue
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A token's end."""
+
+    token: int
+    sampled: bool
+    cycles: int
+
+
+class Machine:
+    """One LPU. ``load`` memories, then ``run``."""
+
+    def __init__(self, cfg: Config, trace: Callable[[Retired], None] | None = None):
+        self.cfg, self.isa, self.t = cfg, get_isa(cfg), get_timing(cfg)
+        self.trace = trace
+        v = cfg.vlanes
+        self.weight = np.zeros((cfg.columns, cfg.weight_depth, cfg.lanes), np.uint8)
+        self.scale = np.zeros((cfg.scale_depth, v), np.int64)
+        self.coef = np.zeros((cfg.coef_depth, v), np.int64)
+        self.vector = np.zeros((cfg.vector_depth, v), np.int64)
+        self.act = np.zeros((cfg.act_depth, cfg.lanes), np.int64)  # as values, mantissa << exponent
+        self.program: dict[Queue, dict[int, int]] = {q: {} for q in Queue}
+        self.phase_rows: dict[int, Phase] = {}
+        self.prompt: dict[int, int] = {}
+        self.param = {p: 0 for p in Param}
+        self.constants: list[nx.Scalar] = [nx.Scalar(0, 0)] * SCALARS
+        self.position = -1
+
+    # Loading ------------------------------------------------------------------------------------------
+
+    def load(self, space: Space, sub: int, address: int, data: bytes) -> None:
+        """Rows into a memory, as over the host link. Raises :class:`MachineError` beyond its end."""
+        size = row_bytes(self.cfg, space)
+        if len(data) % size:
+            raise MachineError(f"{space.name}: {len(data)} bytes are not whole rows of {size}")
+        rows = [data[i : i + size] for i in range(0, len(data), size)]
+        end = address + len(rows)
+        if space is Space.WEIGHT:
+            self._fits(end, self.cfg.weight_depth, space)
+            self.weight[sub, address:end] = np.frombuffer(data, np.uint8).reshape(len(rows), -1)
+        elif space is Space.SCALE:
+            self._fits(end, self.cfg.scale_depth, space)
+            self.scale[address:end] = np.frombuffer(data, "<u2").reshape(len(rows), -1)
+        elif space is Space.COEF:
+            self._fits(end, self.cfg.coef_depth, space)
+            self.coef[address:end] = np.frombuffer(data, "<i2").reshape(len(rows), -1)
+        else:
+            for i, row in enumerate(rows, address):
+                self._load_word(space, sub, i, row)
+
+    @staticmethod
+    def _fits(end: int, depth: int, space: Space) -> None:
+        if end > depth:
+            raise MachineError(f"{space.name}: row {end - 1} of {depth}")
+
+    def _load_word(self, space: Space, sub: int, address: int, row: bytes) -> None:
+        value = int.from_bytes(row, "little")
+        if space is Space.PROGRAM:
+            self.program[Queue(sub)][address] = value & (1 << FETCH_BITS) - 1
+        elif space is Space.PHASE:
+            self.phase_rows[address] = decode_phase(value & (1 << PHASE_BITS) - 1)
+        elif space is Space.PROMPT:
+            self.prompt[address] = value
+        elif space is Space.PARAM and address in set(Param):
+            self.param[Param(address)] = value
+        elif space is Space.CONST:
+            self.constants[address] = nx.Scalar(value & 0xFFFF, (value >> 16 ^ 0x80) - 0x80)
+
+    def _decode(self) -> dict[Queue, list[Instr]]:
+        code = {}
+        for q, words in self.program.items():
+            n = self.isa.formats[q].words
+            code[q] = [
+                self.isa.decode(q, sum(words[a + i] << FETCH_BITS * i for i in range(n)))
+                for a in range(0, len(words) - n + 1, n)
+            ]
+        return code
+
+    # Running ------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterable[Record]:
+        """Run from the prompt until a stop; yields a record per token. ``reason`` tells how it ended."""
+        p = self.param
+        code = self._decode()
+        if p[Param.CLEAR]:
+            self.position = -1
+        prompt = [self.prompt[i] for i in range(p[Param.PROMPT_LEN])]
+        token, taken, made = prompt[0], 1, 0
+        while True:
+            self.position += 1
+            sampled = taken == len(prompt)
+            run = _Token(self, code, token, sampled)
+            cycles = run.execute()
+            yield Record(run.next_token, sampled, cycles)
+            made += sampled
+            if sampled and run.next_token in (p[Param.STOP0], p[Param.STOP1]):
+                self.reason = Reason.STOP_TOKEN
+            elif sampled and made >= p[Param.LIMIT]:
+                self.reason = Reason.LIMIT
+            elif self.position + 1 >= p[Param.CONTEXT]:
+                self.reason = Reason.CONTEXT
+            else:
+                token = run.next_token if sampled else prompt[taken]
+                taken += not sampled
+                continue
+            return
+
+    reason = Reason.LIMIT
+
+
+class _Token:
+    """Execution of one token: the machine's streams, pipelines and registers."""
+
+    def __init__(self, machine: Machine, code: dict[Queue, list[Instr]], token: int, sampled: bool):
+        self.m, self.cfg, self.t = machine, machine.cfg, machine.t
+        self.code, self.token, self.sampled = code, token, sampled
+        p = machine.param
+        self.slot = machine.position % p[Param.WINDOW]
+        self.keys = min(machine.position + 1, p[Param.WINDOW])
+        n = max(self.keys, p[Param.FLOOR])
+        self.counts = {Count.SETS: -(-n // self.cfg.columns), Count.WORDS: -(-n // self.cfg.lanes),
+                       Count.ROWS: -(-n // self.cfg.vlanes)}  # fmt: skip
+        self.layer = 0
+        self.experts = [0] * MAX_EXPERTS_PER_TOKEN
+        self.expert_layer = [0] * MAX_EXPERTS_PER_TOKEN
+        self.streams: dict[str, dict[int, np.ndarray]] = collections.defaultdict(dict)
+        self.effects: dict[int, list[Callable[[], None]]] = collections.defaultdict(list)
+        self.uops: dict[int, list[Uop]] = collections.defaultdict(list)
+        self.acc = np.zeros((2, self.cfg.accs, self.cfg.columns), np.int64)
+        self.scalars = [nx.UNIT] * SCALARS
+        self.max = [0, 0]
+        self.max_rows: list[np.ndarray] = []
+        self.sum = [0, 0]
+        self.sumsq = 0
+        self.blocks: list[np.ndarray] = []
+        self.vector_rows: list[np.ndarray] = []
+        self.gate = np.zeros(self.cfg.vlanes, np.int64)
+        self.captured = np.zeros(self.cfg.vlanes, np.int64)
+        self.listed: list[tuple[int, int, int]] = []  # (-key, id, z)
+        self.row_t = np.zeros(self.cfg.vlanes, np.int64)
+        self.chosen = 0
+        self.best: tuple[int, int] | None = None
+        self.next_token = 0
+
+    def execute(self) -> int:
+        """Run the phases; returns the token's cycles."""
+        phases, index, loop = self.m.phase_rows, 0, 0
+        at = {q: 0 for q in Queue}
+        saved = dict(at)
+        start, cycle = 0, 0
+        issues: dict[int, list[tuple[Queue, Instr]]] = collections.defaultdict(list)
+        while True:
+            phase = phases[index]
+            if phase.loop_begin:
+                if self.layer == 0:
+                    saved = dict(at)
+                loop = index
+            for q in Queue:
+                if phase.queues >> q & 1:
+                    while True:
+                        instr = self.code[q][at[q]]
+                        at[q] += 1
+                        issues[start + instr.time].append((q, instr))
+                        if instr.get("end"):
+                            break
+            end = start + phase.cycles(self.counts)
+            while cycle < end:
+                self._step(cycle, issues.pop(cycle, []))
+                cycle += 1
+            if issues:
+                raise MachineError(f"phase {index}: an instruction issues after its phase")
+            start = end
+            if phase.final or (phase.prompt_final and not self.sampled):
+                break
+            if phase.loop_end and self.layer + 1 < self.m.param[Param.LAYERS]:
+                self.layer += 1
+                at, index = dict(saved), loop
+            else:
+                index += 1
+        while self.uops or self.effects:
+            self._step(cycle, [])
+            cycle += 1
+        return end
+
+    def _step(self, cycle: int, issues: list[tuple[Queue, Instr]]) -> None:
+        for effect in self.effects.pop(cycle, []):
+            effect()
+        for q, instr in issues:
+            self._issue(cycle + 1, q, instr)
+        for uop in sorted(self.uops.pop(cycle, []), key=lambda u: u.queue):
+            text = getattr(self, f"_{uop.queue.name.lower()}")(cycle, uop)
+            if self.m.trace:
+                self.m.trace(Retired(cycle, uop.queue, str(text)))
+        for rows in self.streams.values():
+            rows.pop(cycle - 1, None)
+
+    def _issue(self, cycle: int, q: Queue, instr: Instr) -> None:
+        """Unroll an instruction's loops into the calendar; bases are sampled now."""
+        fmt = self.m.isa.formats[q]
+        n = [self.counts[instr.get(s)] if instr.get(s) else instr.get(c) for c, s in (("n1", "n1_sel"), ("n2", "n2_sel"))]
+        n1, n2 = n[0], n[1] if fmt.outer else 1
+        d1 = instr.get("d1")
+        d2 = max(instr.get("d2"), (n1 - 1) * d1 + 1)
+        plain = {o.name: instr.get(o.name) for o in fmt.operands}
+        plain["op"] = instr.get("op")
+        bases = {a.name: self._base(q, a.name, instr) for a in fmt.addresses}
+        for i2 in range(n2):
+            for i1 in range(n1):
+                fields = dict(plain)
+                for a in fmt.addresses:
+                    step = i1 * instr.get(f"{a.name}_s1") * a.inner + i2 * instr.get(f"{a.name}_s2") * a.outer
+                    fields[a.name] = (plain[a.name] + bases[a.name] + step) % (1 << a.bits)
+                uop = Uop(q, fields, i2 * n1 + i1, i1, i2, i1 == n1 - 1, i1 == n1 - 1 and i2 == n2 - 1)
+                self.uops[cycle + i2 * d2 + i1 * d1].append(uop)
+
+    def _base(self, q: Queue, name: str, instr: Instr) -> int:
+        sel, p, cfg = instr.get(f"{name}_sel"), self.m.param, self.cfg
+        if sel == Base.ZERO:
+            return 0
+        if name == "srow":
+            name = "s" if sel == Base.KEY else "c"
+        elif name == "dst":
+            name = "w"
+        layer = self.layer * p[{"w": Param.LAYER_W, "s": Param.LAYER_S, "c": Param.LAYER_C}[name]]
+        if sel == Base.LAYER:
+            return layer
+        if Base.EXPERT0 <= sel <= Base.EXPERT2:
+            return layer + self.experts[sel - Base.EXPERT0] * p[Param.EXPERT_W if name == "w" else Param.EXPERT_S]
+        if sel == Base.KEY:
+            return layer + (self.slot // cfg.columns * p[Param.KEY_WORDS] if name == "w" else self.slot // cfg.vlanes)
+        if sel == Base.VALUE:
+            return layer + self.slot // (cfg.lanes if name == "w" else cfg.vlanes)
+        if name == "c":
+            return self.m.position * p[Param.ROPE_ROWS]
+        if name == "s":
+            return self.token // cfg.vlanes
+        return self.token // cfg.outputs(Width(p[Param.EMBED_WIDTH]).bits) * p[Param.TOKEN_WORDS]
+
+    # Streams ------------------------------------------------------------------------------------------
+
+    def _put(self, stream: str, cycle: int, row: np.ndarray) -> None:
+        if cycle in self.streams[stream]:
+            raise MachineError(f"two rows on stream {stream} in cycle {cycle}")
+        self.streams[stream][cycle] = row
+
+    def _get(self, stream: str, cycle: int, uop: Uop) -> np.ndarray:
+        row = self.streams[stream].get(cycle)
+        if row is None:
+            raise MachineError(f"{uop.queue.name} samples stream {stream} in cycle {cycle}, nothing is on it: {uop}")
+        return row
+
+    def _source(self, cycle: int, uop: Uop) -> np.ndarray:
+        source = Source(uop["source"])
+        return self.row_t.copy() if source is Source.T else self._get(source.name, cycle, uop)
+
+    # MEM ----------------------------------------------------------------------------------------------
+
+    def _sr(self, cycle: int, uop: Uop) -> str:
+        self._put("SCL", cycle + self.t.mem_read, self.m.scale[uop["s"]].copy())
+        return f"scale[{uop['s']}]"
+
+    def _xr(self, cycle: int, uop: Uop) -> str:
+        self._put("X", cycle + self.t.mem_read, self.m.vector[uop["x"]].copy())
+        return f"vector[{uop['x']}]"
+
+    def _cr(self, cycle: int, uop: Uop) -> str:
+        self._put("C", cycle + self.t.mem_read, self.m.coef[uop["c"]].copy())
+        return f"coef[{uop['c']}]"
+
+    def _xw(self, cycle: int, uop: Uop) -> str:
+        row, x = self._source(cycle, uop), uop["x"]
+
+        def write() -> None:
+            self.m.vector[x] = row
+
+        self.effects[cycle + self.t.xw].append(write)
+        return f"vector[{x}] = {row.tolist()}"
+
+    # MXM ----------------------------------------------------------------------------------------------
+
+    def _halves(self, words: np.ndarray, width: Width) -> list[np.ndarray]:
+        """Weight bytes [..., L] -> signed weights of the low and (int4) the high outputs."""
+        signed = words.astype(np.int64)
+        if width is Width.INT8:
+            return [np.where(signed > 127, signed - 256, signed)]
+        return [((h + 8) & 15) - 8 for h in (signed & 15, signed >> 4)]
+
+    def _abc(self, cycle: int, uop: Uop) -> str:
+        words, width = self.m.weight[:, uop["w"]], Width(uop["width"])
+        if uop["op"] == AbcOp.GATHER:
+            v, c = self.cfg.vlanes, self.cfg.superlane_columns
+            slot = self.token // v % self.cfg.slots(width.bits)
+            column, half = (slot // 2, slot % 2) if width is Width.INT4 else (slot, 0)
+            word = self._halves(words[self.token % v * c + column], width)[half]
+            for i in range(self.cfg.word_rows):
+                self._put("G", cycle + self.t.gather + i, word[i * v : (i + 1) * v])
+            return f"gather {word.tolist()}"
+        act = self.m.act[uop["a"]].copy()
+        sums = [h @ act for h in self._halves(words, width)]
+        init = Init(uop["init"])
+        clear = (init is Init.INNER and uop.i1 == 0) or (init is Init.OUTER and uop.i2 == 0)
+        acc = uop["acc"]
+
+        def accumulate() -> None:
+            for half, s in enumerate(sums):
+                self.acc[half, acc] = s + (0 if clear else self.acc[half, acc])
+                if not nx.fits(self.acc[half, acc], self.cfg.acc_bits):
+                    raise MachineError(f"accumulator {acc} overflows: {uop}")
+
+        self.effects[cycle + self.t.dot].append(accumulate)
+        return f"acc[{acc}] {'=' if clear else '+='} w[{uop['w']}] . act[{uop['a']}]"
+
+    # VXM ----------------------------------------------------------------------------------------------
+
+    def _acc(self, cycle: int, uop: Uop) -> str:
+        v, c = self.cfg.vlanes, self.cfg.superlane_columns
+        scl = self._get("SCL", cycle, uop)
+        if uop["bcast"]:
+            scl = np.full(v, scl[self.token % v])
+        if uop["source"] == AccSource.GATHER:
+            value = self._get("G", cycle, uop)
+        else:
+            slot = uop["slot"]
+            column, half = (slot // 2, slot % 2) if uop["width"] == Width.INT4 else (slot % c, 0)
+            value = self.acc[half, uop["acc"]].reshape(v, c)[:, column]
+        y = nx.dequant(value, scl, self.scalars[uop["scalar"]], uop["shift"])
+        self._put("Y", cycle + self.t.acc, y)
+        if uop["max"]:
+            self.max_rows = [y] if uop.idx == 0 else [*self.max_rows, y]
+            if uop.last:
+                bank, top = uop["bank"], int(nx.masked_max(np.concatenate(self.max_rows), self.keys))
+
+                def commit() -> None:
+                    self.max[bank] = top
+
+                self.effects[cycle + self.t.max].append(commit)
+        return f"Y = {y.tolist()}"
+
+    def _vx(self, cycle: int, uop: Uop) -> str:
+        op = VxOp(uop["op"])
+        source = self._source(cycle, uop)
+        shift = uop["shift"]
+        if op is VxOp.PASS:
+            z = source
+        elif op is VxOp.ADD:
+            z = nx.add(source, self._get("X", cycle, uop))
+        elif op is VxOp.GAIN:
+            z = nx.gain(source, self._get("C", cycle, uop), uop["fshift"], shift)
+        elif op is VxOp.ROPE:
+            z = nx.rope(source, self._get("C", cycle, uop))
+        elif op is VxOp.EXP:
+            z = self._exp(cycle, uop, source)
+        elif uop.idx % 2 == 0:
+            self.gate = source
+            return "gate"
+        else:
+            z = nx.silu(self.gate, source, uop["fshift"], shift)
+        self._put("Z", cycle + self.t.vx(op), z)
+        return f"Z = {z.tolist()}"
+
+    def _exp(self, cycle: int, uop: Uop, source: np.ndarray) -> np.ndarray:
+        v, bank = self.cfg.vlanes, uop["bank"]
+        routed = uop["source"] == Source.T
+        top = int(source[0]) if routed else self.max[bank]
+        limit = self.chosen if routed else self.keys
+        p = np.where(uop.idx * v + np.arange(v) < limit, nx.exp2_neg(top - source), 0)
+        first, total = uop.idx == 0, int(p.sum())
+
+        def add() -> None:
+            self.sum[bank] = total + (0 if first else self.sum[bank])
+
+        self.effects[cycle + self.t.vx_sum].append(add)
+        return p if uop["unit"] else nx.exp_out(p, self._get("C", cycle, uop), uop["shift"])
+
+    def _sfu(self, cycle: int, uop: Uop) -> str:
+        op, dst = SfuOp(uop["op"]), uop["dst"]
+        if op is SfuOp.CAPTURE:
+            row = self._get("Z", cycle, uop)
+
+            def capture() -> None:
+                self.captured = row
+
+            self.effects[cycle + self.t.sfu_capture].append(capture)
+            return f"P = {row.tolist()}"
+        if op is SfuOp.RSQRT:
+            value, latency = nx.rsqrt(self.sumsq, self.m.param[Param.EPS]), self.t.sfu_rsqrt
+        elif op is SfuOp.RECIP:
+            value, latency = nx.recip(self.sum[uop["bank"]]), self.t.sfu_recip
+        elif op is SfuOp.MUL:
+            value, latency = nx.scalar_mul(self.scalars[uop["a"]], self.m.constants[uop["b"]]), self.t.sfu_mul
+        else:
+            value = nx.scalar_mul(nx.prob_scalar(self.captured[uop["b"]]), self.scalars[uop["a"]])
+            latency = self.t.sfu_prob
+
+        def write() -> None:
+            self.scalars[dst] = value
+
+        self.effects[cycle + latency].append(write)
+        return f"R[{dst}] = {int(value.mantissa)}, {int(value.exponent)}"
+
+    # TOP ----------------------------------------------------------------------------------------------
+
+    def _top(self, cycle: int, uop: Uop) -> str:
+        p, v = self.m.param, self.cfg.vlanes
+        if uop["op"] == TopOp.INSERT:
+            if uop.idx == 0:
+                self.listed = []
+            row = self._get("Y", cycle, uop)
+            ids = uop.idx * v + np.arange(v)
+            noisy = uop["noise"] and p[Param.NOISE]
+            z = nx.sat(row + nx.gumbel(p[Param.SEED], self.m.position, ids), 32) if noisy else row
+            keys = z if noisy and p[Param.NOISE] == 2 else row
+            self.listed += [(-int(k), int(i), int(y)) for k, i, y in zip(keys, ids, z, strict=True) if i < uop["limit"]]
+            return f"insert {row.tolist()}"
+        if uop.idx == 0:
+            self.listed.sort()
+            self.best = None
+        taken = self.listed[uop.idx] if uop.idx < len(self.listed) else None
+        if uop["expert"]:
+            assert taken is not None
+            self.experts[uop.idx] = taken[1]
+            self.row_t[uop.idx] = -taken[0]
+            self.chosen = uop.idx + 1
+            return f"expert {uop.idx} = {taken[1]}"
+        if taken is not None and uop.idx < max(1, p[Param.TOPK]) and (self.best is None or (-taken[2], taken[1]) < self.best):
+            self.best = (-taken[2], taken[1])
+        if uop.last and self.best is not None:
+            self.next_token = self.best[1]
+        return f"candidate {taken}"
+
+    # SXM ----------------------------------------------------------------------------------------------
+
+    def _sxm(self, cycle: int, uop: Uop) -> str:
+        row = self._source(cycle, uop)
+        if uop["op"] == SxmMode.ACT:
+            return self._quantise(cycle, uop, row)
+        if uop.i1 == 0:
+            self.vector_rows = []
+        self.vector_rows.append(row)
+        if uop.i1_last:
+            q, e = nx.quantise_kv(np.concatenate(self.vector_rows), uop["shift"])
+            write = self._write_key if uop["op"] == SxmMode.KEY else self._write_value
+            visible = cycle + self.t.sxm_kv + len(self.vector_rows)
+            self.effects[visible].append(lambda: write(uop, q, int(e)))
+            return f"{SxmMode(uop['op']).name} {q.tolist()} exponent {int(e)}"
+        return "collect"
+
+    def _quantise(self, cycle: int, uop: Uop, row: np.ndarray) -> str:
+        cfg = self.cfg
+        word_row = uop.i1 % cfg.word_rows
+        if word_row % cfg.block_rows == 0:
+            self.blocks = []
+        self.blocks.append(row)
+        if not (uop.i1_last or (word_row + 1) % cfg.block_rows == 0):
+            return "collect"
+        m, e = nx.quantise_act(np.concatenate(self.blocks), uop["shift"])
+        values = nx.act_value(m, e)
+        address = uop["dst"] + uop.i1 // cfg.word_rows
+        at = word_row // cfg.block_rows * BLOCK
+        first = uop.idx < cfg.block_rows
+        total = int((values.astype(object) ** 2).sum()) if uop["sumsq"] else 0
+
+        def write() -> None:
+            self.m.act[address, at:] = 0
+            self.m.act[address, at : at + len(values)] = values
+
+        self.effects[cycle + self.t.sxm_act].append(write)
+        if uop["sumsq"]:
+
+            def add() -> None:
+                self.sumsq = min((1 << 64) - 1, total + (0 if first else self.sumsq))
+
+            self.effects[cycle + self.t.sxm_sumsq].append(add)
+        return f"act[{address}] = {values.tolist()}"
+
+    def _write_key(self, uop: Uop, q: np.ndarray, e: int) -> None:
+        cfg = self.cfg
+        column = self.slot % cfg.vlanes * cfg.superlane_columns + self.slot // cfg.vlanes % cfg.superlane_columns
+        words = -(-len(q) // cfg.lanes)
+        padded = np.zeros(words * cfg.lanes, np.int64)
+        padded[: len(q)] = q
+        self.m.weight[column, uop["dst"] : uop["dst"] + words] = (padded & 255).reshape(words, cfg.lanes)
+        self.m.scale[uop["srow"], self.slot % cfg.vlanes] = 1 << e
+
+    def _write_value(self, uop: Uop, q: np.ndarray, e: int) -> None:
+        cfg = self.cfg
+        for dim, value in enumerate(q):
+            row, lane = divmod(dim, cfg.vlanes)
+            group, column = divmod(row, cfg.superlane_columns)
+            address = uop["dst"] + group * uop["vset"]
+            self.m.weight[lane * cfg.superlane_columns + column, address, self.slot % cfg.lanes] = int(value) & 255
+        self.m.coef[uop["srow"], self.slot % cfg.vlanes] = 1 << e
