@@ -215,7 +215,6 @@ class Driver:
         context = min(self.context or cfg.context_max, cfg.context_max)
         parts = run_parts(cfg, prompt_ids, limit, temperature, topk, seed, stop_ids, clear,
                           context=context, vocab=self.vocab or cfg.vocab_max)  # fmt: skip
-        self._run = None
         self.load(parts)
         until = link.EVERYTHING if self.credit is None else self.credit
         # Made before the frame is sent: its first records may arrive before its acknowledgement.

@@ -474,7 +474,8 @@ class TokenProgram:
         steps = self.cfg.topk_max
         emit = {"op": TopOp.EMIT, "n1": steps, "d1": t.top_step}
         start = sched.place([Slot(Queue.TOP, 0, emit, "sample")], inserted)
-        sched.close("LM head", start + (steps - 1) * t.top_step + t.top_emit + 1, sched.settle(), final=1)
+        known = start + t.issue + (steps - 1) * t.top_step + t.top_emit
+        sched.close("LM head", known + t.token, sched.settle(), final=1)
 
 
 def build_program(layout: Layout) -> tuple[Program, int]:

@@ -176,10 +176,10 @@ def token_cycles(
         total += phase.cycles(counts)
         if phase.loop_begin:
             loop = index
-        if phase.final or (phase.prompt_final and not sampled):
-            return total
         if phase.loop_end and layer + 1 < layers:
             layer += 1
             index = loop
+        elif phase.final or (phase.prompt_final and not sampled):
+            return total
         else:
             index += 1

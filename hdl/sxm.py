@@ -1,7 +1,7 @@
 """SXM: quantises stream rows into activation words, K rows and V columns; serialises gathered weights.
 
-Every micro-op's row takes two common stages (shift; round, saturate, OR of the magnitudes) and then one of two
-ways. ACT: blocks of eight get their exponent and leave as activation words. KEY, VALUE: a whole
+Every micro-op's row takes two common stages (shift; round, saturate, OR of the magnitudes) and then one of
+two ways. ACT: blocks of eight get their exponent and leave as activation words. KEY, VALUE: a whole
 vector is kept until its exponent is known and then leaves row by row, while the next may arrive.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -61,7 +61,7 @@ def block_exponent(m: Module, total: Value, bits: int, name: str) -> Value:
 
 
 def quantised(value: Value, exponent: Value, bits: int) -> Value:
-    """min(round(value >> exponent), 2**(bits-1) - 1); the exponent makes sure that only rounding can overflow."""
+    """min(round(value >> exponent), 2**(bits-1) - 1); only rounding can overflow."""
     kept = shift_keep(value, exponent)
     rounded = (kept[1 : bits + 1].as_signed() + Cat(kept[0], Const(0, 1)).as_signed())[: bits + 1]
     over = rounded[bits - 1] & ~rounded[bits]
@@ -71,9 +71,9 @@ def quantised(value: Value, exponent: Value, bits: int) -> Value:
 class ActQuantiser(wiring.Component):
     """Rows of rounded values -> activation words.
 
-    Inputs belong to stage ROUND: ``valid``, ``row`` (ACT_RANGE bits an element), ``i1``, ``i1_last`` and ``dst``
-    as in the micro-op. ``write`` belongs to stage QUANTISE, when a block is complete. So do ``mant`` (the block)
-    and ``exp`` with ``block_valid``, ``start`` (first block of an instruction) and ``sumsq``.
+    Inputs belong to stage ROUND: ``row`` (ACT_RANGE bits an element), the others as in the micro-op.
+    ``write`` belongs to stage QUANTISE, when a block is complete. So do the block's ``mant`` and ``exp``;
+    ``block_valid``: it counts for the sum of squares, ``start``: as the first of its instruction.
     """
 
     def __init__(self, cfg: Config):
@@ -173,10 +173,20 @@ class ActQuantiser(wiring.Component):
         return m
 
 
+def lookup(table: Sequence[int], index: Value, bits: int) -> Value:
+    """``table[index]``, a lookup table for each bit.
+
+    Not an ``Array`` of constants: its Verilog is an ``always @*`` that Icarus never enters while the index
+    stays what it was at time 0.
+    """
+    columns = [sum((value >> k & 1) << i for i, value in enumerate(table)) for k in range(bits)]
+    return Cat(Const(column, len(table)).bit_select(index, 1) for column in columns)
+
+
 class SumOfSquares(wiring.Component):
     """``total`` = sum of (mant << exp)**2 over blocks since one with ``start``; saturates at 64 bits.
 
-    No block multipliers: with m = 32 h + l (h signed, l unsigned 5 bits), m**2 = (1024 h**2 + l**2) + 64 h l; the
+    No DSP blocks: with m = 32 h + l (h signed, l unsigned 5 bits), m**2 = (1024 h**2 + l**2) + 64 h l; the
     squares are tables whose results do not overlap, h l is five partial products. A block at t counts from
     t + LATENCY on.
     """
@@ -195,10 +205,9 @@ class SumOfSquares(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         half = ACT_BITS // 2
-        low_squares = Array(Const(i * i, 2 * half) for i in range(1 << half))
-        high_squares = Array(
-            Const((i if i < 1 << half - 1 else i - (1 << half)) ** 2, 2 * half) for i in range(1 << half)
-        )
+        halves = range(1 << half)
+        low_squares = [i * i for i in halves]
+        high_squares = [(i if i < 1 << half - 1 else i - (1 << half)) ** 2 for i in halves]
 
         def reg(value: Value, name: str) -> Signal:
             r = Signal(value.shape(), name=name, reset_less=True)
@@ -216,7 +225,7 @@ class SumOfSquares(wiring.Component):
         for i in range(BLOCK):
             mant = reg(self.mant[i], f"mant{i}")
             low, high = mant[:half], mant[half:]
-            squares.append(reg(Cat(low_squares[low], high_squares[high]), f"squares{i}"))
+            squares.append(reg(Cat(lookup(low_squares, low, 2 * half), lookup(high_squares, high, 2 * half)), f"squares{i}"))
             partial = [Mux(high[k], low << k, 0) for k in range(half - 1)]
             cross = tree(partial) - Mux(high[-1], low << half - 1, 0)
             crosses.append(reg(cross, f"cross{i}"))
@@ -246,9 +255,9 @@ class SumOfSquares(wiring.Component):
 class KvQuantiser(wiring.Component):
     """K or V vectors: kept until the exponent is known, then written to the weight memories row by row.
 
-    Inputs belong to stage ROUND; ``row`` is saturated to KV_RANGE bits. The vector whose last row (``i1_last``)
-    is that of a micro-op at t is written in cycles t + 4 + i, i = 0 .. rows - 1. The next vector must not
-    complete before that has begun for all rows: it may follow at once when it is not shorter.
+    Inputs belong to stage ROUND; ``row`` is saturated to KV_RANGE bits. The vector whose last row
+    (``i1_last``) is that of a micro-op at t is written in cycles t + 4 + i, i = 0 .. rows - 1. The last row
+    of the next must come at t + rows or later: a vector that is not shorter may follow at once.
     """
 
     def __init__(self, cfg: Config):
@@ -340,7 +349,8 @@ class KvQuantiser(wiring.Component):
                     m.d.sync += addr.eq(addr + 1)
 
         superlane = Cat(slot2[:lane_bits] == v for v in range(cfg.vlanes))
-        slot_column = Cat(slot2[lane_bits : lane_bits + column_bits] == c for c in range(cfg.superlane_columns))
+        place_of_slot = slot2[lane_bits : lane_bits + column_bits]
+        slot_column = Cat(place_of_slot == c for c in range(cfg.superlane_columns))
         key_mask = Cat((place == b // cfg.vlanes) for b in range(cfg.lanes))
         value_mask = Cat((slot2[:byte_bits] == b) for b in range(cfg.lanes))
         m.d.sync += [
@@ -361,7 +371,7 @@ class KvQuantiser(wiring.Component):
 
 
 class GatherSerialiser(wiring.Component):
-    """A gathered word of ``lanes`` weights -> rows of ``vlanes``, the first in the cycle of the word itself."""
+    """A gathered word of ``lanes`` weights -> rows of ``vlanes``, the first in the word's own cycle."""
 
     def __init__(self, cfg: Config):
         self.cfg = cfg
@@ -385,9 +395,10 @@ class Sxm(wiring.Component):
     """The SXM slice.
 
     ``uop``: micro-ops, sampling ``y`` or ``z`` in their cycle; ``state``: run state, for the key's slot.
-    ``act``: to the activation memory, ``kv``: to the MXM's weight memories, ``k_scale``, ``v_scale``: to the scale and
-    coef memories. ``sumsq``: total of the last sumsq instruction, complete ``Timing.sxm_sumsq`` cycles after its
-    last micro-op. ``gather_valid``, ``gather_word``: from the MXM; ``gather``: row i of the word i cycles later.
+    ``act``: to the activation memory, ``kv``: to the MXM's weight memories, ``k_scale``, ``v_scale``: to the
+    scale and coef memories. ``sumsq``: total of the last sumsq instruction, complete ``Timing.sxm_sumsq``
+    cycles after its last micro-op. ``gather_valid``, ``gather_word``: from the MXM; ``gather``: row i of the
+    word i cycles later.
     """
 
     def __init__(self, cfg: Config):
@@ -411,7 +422,7 @@ class Sxm(wiring.Component):
         m = Module()
         cfg = self.cfg
         timing = get_timing(cfg)
-        assert timing.sxm_act == QUANTISE - 1, "the activation memory forwards writes of the cycle after a read"
+        assert timing.sxm_act == QUANTISE - 1, "act memory forwards the write after a read"
         assert timing.sxm_sumsq == QUANTISE + SumOfSquares.LATENCY
         assert timing.sxm_kv == QUANTISE + 1
 

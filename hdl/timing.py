@@ -111,6 +111,11 @@ class Timing:
     leaves the unit in cycle t + 1); after the last step of a sampling EMIT the next token id is known."""
 
     # ICU
+    issue: int = 1
+    """An instruction with time t of its phase has its first micro-op valid in cycle t + 1 of the phase."""
+    token: int = 2
+    """The id of the next token is known in cycle t at the top-k unit: the token may end (its last cycle) at t + 1."""
+
     def fetch_gap(self, fmt: Format) -> int:
         """Least distance of two issues of one queue: words of the instruction, memory latency, hand-over.
 

@@ -242,11 +242,11 @@ class _Token:
             if issues:
                 raise MachineError(f"phase {index}: an instruction issues after its phase")
             start = end
-            if phase.final or (phase.prompt_final and not self.sampled):
-                break
             if phase.loop_end and self.layer + 1 < self.m.param[Param.LAYERS]:
                 self.layer += 1
                 at, index = dict(saved), loop
+            elif phase.final or (phase.prompt_final and not self.sampled):
+                break
             else:
                 index += 1
         while self.uops or self.effects:

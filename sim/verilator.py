@@ -63,6 +63,7 @@ ALLOWED_WARNINGS = (
     "PROCASSINIT",  # Amaranth's registers have an initial value as well as a reset
     "UNUSEDPARAM",  # an instance may offer parameters that a size does not need
     "UNUSEDSIGNAL",  # every field of a struct and every port of a memory is declared, used or not
+    "VARHIDDEN",  # a submodule may bear the name of a signal inside another module; every use is local
     "WIDTHEXPAND",  # Yosys relies on Verilog's rules for operands of unequal width
     "WIDTHTRUNC",  # likewise, `!vector`
 )

@@ -8,12 +8,12 @@ import itertools
 import numpy as np
 import pytest
 from amaranth.back import verilog
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Module, Signal, Value, signed
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Out
 from amaranth.sim import Simulator
 
-from hdl.config import TINY, ULX3S_85F, Config
+from hdl.config import TINY, ULX3S_85F
 from hdl.mxm import Mxm
 from hdl.mxm.column import MULTIPLY, add_carry, pack, shift_up, unpack_high, unpack_low
 from hdl.primitives import Multiplier
@@ -83,7 +83,7 @@ class PackingCheck(wiring.Component):
         return m
 
 
-def sum_all(checks: list):
+def sum_all(checks: list[Value]) -> Value:
     total = checks[0]
     for check in checks[1:]:
         total = total & check

@@ -55,7 +55,7 @@ class MxmModel:
         )  # fmt: skip
 
     def load_all(self, cycle: int, words: int) -> int:
-        """Random words 0 .. words - 1 of all columns; returns the cycle behind the last (and its register)."""
+        """Random words 0 .. words - 1 of all columns; returns the cycle in which they are in."""
         for column in range(self.cfg.columns):
             for addr in range(words):
                 self.load(cycle, column, addr, self.random_bytes(self.cfg.lanes))
@@ -70,7 +70,8 @@ class MxmModel:
     def random_act(self) -> tuple[np.ndarray, np.ndarray]:
         rng, cfg = self.rng, self.cfg
         mant = rng.integers(-512, 512, cfg.lanes)
-        mant = np.where(rng.random(cfg.lanes) < 0.4, rng.choice(np.array([-512, -1, 0, 511]), cfg.lanes), mant)
+        corners = np.array([-512, -1, 0, 511])
+        mant = np.where(rng.random(cfg.lanes) < 0.4, rng.choice(corners, cfg.lanes), mant)
         exp = rng.integers(0, 16, cfg.blocks)
         return mant, np.where(rng.random(cfg.blocks) < 0.4, rng.choice(np.array([0, 15]), cfg.blocks), exp)
 
@@ -95,9 +96,11 @@ class MxmModel:
     def dot(
         self, cycle: int, width: Width, w: int, a: int, acc: int, clear: bool, init: Init, **flags: int
     ) -> None:
-        self.script.drive(cycle, abc=uop(
-            self.cfg, Queue.ABC, op=int(AbcOp.DOT), width=int(width), w=w, a=a, acc=acc, init=int(init), **flags
-        ))  # fmt: skip
+        op = int(AbcOp.DOT)
+        bits = uop(
+            self.cfg, Queue.ABC, op=op, width=int(width), w=w, a=a, acc=acc, init=int(init), **flags
+        )
+        self.script.drive(cycle, abc=bits)
         self._due.append((cycle + self.timing.dot, acc, self.sums(width, w, a), clear, width))
 
     def settle(self, cycle: int) -> None:
@@ -133,7 +136,7 @@ def dots(cfg: Config, rng: np.random.Generator, steps: int = 300) -> Script:
         model.write_act(start + addr, addr, *model.random_act())
     start += acts
     issued: dict[int, Width] = {}  # what an accumulator holds once all that has been issued is done
-    walk: list[tuple[int, Width, Init, bool]] = []  # steps left of the loop under way: acc, width, init, clear
+    walk: list[tuple[int, Width, Init, bool]] = []  # left of the loop under way: acc, width, init, clear
     for t in range(start, start + steps):
         if rng.random() < 0.3:  # a DOT of this cycle already gets it
             model.write_act(t + 1, int(rng.integers(acts)), *model.random_act())

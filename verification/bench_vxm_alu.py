@@ -73,7 +73,8 @@ async def operations(dut: Any) -> None:
             top = data[Source.T][0] if source == Source.T else maxima[bank]
             if source != Source.T and rng.random() < 0.8:
                 # Near the maximum, where something is left.
-                maxima[bank] = top = int(np.clip(src.max() + int(rng.integers(-3, 9000)), nx.INT32_MIN, nx.INT32_MAX))
+                top = int(nx.sat(src.max() + int(rng.integers(-3, 9000)), WORD))
+                maxima[bank] = top
             inside = np.arange(v) < count if source == Source.T else idx * v + np.arange(v) < keys
             p = np.where(inside, nx.exp2_neg(int(top) - src), 0)
             z = p if unit else nx.exp_out(p, coef, shift)
@@ -88,8 +89,8 @@ async def operations(dut: Any) -> None:
             waiting = None
         plan.drive(
             t,
-            uop=micro_op(cfg, Queue.VX, op=op, source=source, bank=bank, unit=unit, fshift=fshift, shift=shift,
-                         idx=idx, first=first),
+            uop=micro_op(cfg, Queue.VX, op=op, source=source, bank=bank, unit=unit, fshift=fshift,
+                         shift=shift, idx=idx, first=first),
             state=pack(state_layout, {"keys": keys}),
             y=row(data[Source.Y], WORD), x=row(data[Source.X], WORD), t=row(data[Source.T], WORD),
             c=row(coef, 16), maximum=row(maxima, WORD), count=count,

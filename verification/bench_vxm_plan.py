@@ -104,7 +104,8 @@ class Plan:
 
     def expect(self, cycle: int, port: str, value: int, *, bits: int, lane: int = 0, what: str = "") -> None:
         """``bits`` bits of an output, at ``lane`` times ``bits``, in one cycle."""
-        self._expect.setdefault(cycle, []).append((port, lane * bits, bits, int(value) & (1 << bits) - 1, what))
+        entry = (port, lane * bits, bits, int(value) & (1 << bits) - 1, what)
+        self._expect.setdefault(cycle, []).append(entry)
 
     def expect_row(self, cycle: int, port: str, values: Iterable[int], bits: int, what: str = "") -> None:
         for lane, value in enumerate(values):
@@ -140,7 +141,7 @@ class Plan:
                 if port in given:
                     value = given[port]
                 elif port in self._holds:
-                    value = max(h for h in self._holds[port] if h[0] <= cycle)[1]
+                    value = max((h for h in self._holds[port] if h[0] <= cycle), default=(0, 0))[1]
                 elif port in self.quiet:
                     value = 0
                 else:

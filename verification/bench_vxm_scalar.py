@@ -1,4 +1,4 @@
-"""Bench of the scalar unit: registers change in the cycle their latency says, to the value of the numerics."""
+"""Bench of the scalar unit: registers change in the cycle their latency says, to the numerics' value."""
 
 from __future__ import annotations
 
@@ -38,11 +38,12 @@ async def registers(dut: Any) -> None:
     }  # fmt: skip
     constants = []
     for i in range(SCALARS):
-        mantissa, exponent = int(rng.choice([0, 65535, int(rng.integers(65536))])), int(rng.integers(-128, 128))
+        mantissa = int(rng.choice([0, 65535, int(rng.integers(65536))]))
+        exponent = int(rng.integers(-128, 128))
         constants.append(nx.Scalar(mantissa, exponent))
         plan.drive(1 + i, load__valid=1, load__space=Space.CONST, load__addr=i, load__sub=0,
                    load__data=mantissa | (exponent & 255) << 16)  # fmt: skip
-    history: list[list[tuple[int, nx.Scalar]]] = [[(0, nx.UNIT)]] + [[(0, nx.Scalar(0, 0))] for _ in range(SCALARS - 1)]
+    history = [[(0, nx.Scalar(0, 0) if i else nx.UNIT)] for i in range(SCALARS)]
     writes: set[tuple[int, int]] = set()
     captured: Any = None
 

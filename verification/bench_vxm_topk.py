@@ -99,7 +99,8 @@ async def router_and_sampling(dut: Any) -> None:
         plan.expect(cycle, "token_valid", int(cycle in tokens), bits=1, what="token pulse")
     for cycle, (i, expert_id) in experts.items():
         plan.expect(cycle, "expert_index", i, bits=2)
-        plan.expect(cycle, "expert_id", expert_id, bits=(cfg.experts_max - 1).bit_length(), what=f"expert {i}")
+        bits = (cfg.experts_max - 1).bit_length()
+        plan.expect(cycle, "expert_id", expert_id, bits=bits, what=f"expert {i}")
     for cycle, token in tokens.items():
         plan.expect(cycle, "token", token, bits=cfg.token_bits, what="token")
     for lane in range(v):

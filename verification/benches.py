@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from hdl.vxm.alu import VectorAlu
+from hdl.vxm.dequant import Dequantiser
+from hdl.vxm.scalar import ScalarUnit
+from hdl.vxm.topk import TopK
+from hdl.vxm.vxm import Vxm
 from verification.echo import Echo
 from verification.runner import Bench
 
 BENCHES = [
     Bench("selftest", lambda cfg: Echo(), "verification.bench_selftest"),
+    Bench("vxm_dequant", Dequantiser, "verification.bench_vxm_dequant"),
+    Bench("vxm_alu", VectorAlu, "verification.bench_vxm_alu"),
+    Bench("vxm_scalar", ScalarUnit, "verification.bench_vxm_scalar"),
+    Bench("vxm_topk", TopK, "verification.bench_vxm_topk"),
+    Bench("vxm_chain", Vxm, "verification.bench_vxm_chain"),
 ]

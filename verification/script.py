@@ -1,7 +1,7 @@
 """A bench as a table: what each input is in each cycle, and what outputs must be.
 
-Scenarios are computed beforehand from ``sim/numerics`` and then played, the same way, by cocotb in both Verilog
-simulators and by Amaranth's simulator in plain pytest.
+Scenarios are computed beforehand from ``sim/numerics`` and then played, the same way, by cocotb in both
+Verilog simulators and by Amaranth's simulator in plain pytest.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ class Script:
             if outputs:
                 await Timer(4, "ns")  # settled, and just before the edge that ends the cycle
             for name, want in outputs.items():
-                self._check(cycle, name, int(getattr(dut, name).value), want)
+                bits = getattr(dut, name).value
+                assert bits.is_resolvable, f"cycle {cycle}: {name} = {bits}, expected {want[0]:#x} {want[1]}"
+                self._check(cycle, name, int(bits), want)
 
     def simulate(self, component: Any) -> None:
         """Plays it in Amaranth's simulator."""

@@ -58,10 +58,9 @@ def training_section(name: str) -> str:
         f"    python -m firmware.train.corpus {name} --data firmware/train/data --out {corpus}\n"
         f"    python -m firmware.train.train {name} --corpus {corpus} --out build/models/{name}\n\n"
         f"Seed {recipe.seed}, {recipe.steps:,} steps of {recipe.batch} windows of {recipe.shape.context} "
-        f"tokens "
-        f"({recipe.tokens / 1e6:.1f} M tokens; windows: {mix}), AdamW {recipe.peak_lr:g}, cosine to zero, "
-        f"weight decay {recipe.weight_decay:g}, load-balancing loss {recipe.balance_weight:g}, one CPU thread, "
-        f"torch {torch.__version__}."
+        f"tokens ({recipe.tokens / 1e6:.1f} M tokens; windows: {mix}), AdamW {recipe.peak_lr:g}, "
+        f"cosine to zero, weight decay {recipe.weight_decay:g}, load-balancing loss "
+        f"{recipe.balance_weight:g}, one CPU thread, torch {torch.__version__}."
     )
     if recipe.quantise_from is not None and recipe.kv_from is not None:
         text += (
@@ -72,18 +71,21 @@ def training_section(name: str) -> str:
 
 
 def perplexity_section(folder: Path, model: Mixtral, tokenizer: Tokenizer, text: str) -> str:
-    """Held-out perplexity, float and with the chip's roundings faked."""
+    """Held-out perplexity, float and with the chip's roundings faked, of `heldout.txt` and of its parts."""
     variants = [
         ("float32, as stored", model),
         ("int8 weights, int8 KV, 10-bit activations", quantised(folder, 8)),
         ("int4 weights (router int8), int8 KV, 10-bit activations", quantised(folder, 4)),
     ]
-    results = [(name, perplexity(variant, tokenizer, text)) for name, variant in variants]
-    base = results[0][1]
-    rows = "\n".join(
-        f"| {name} | {one['ppl']:.4f} | {one['bits_per_byte']:.4f} | {one['ppl'] / base['ppl'] - 1:+.2%} |"
-        for name, one in results
-    )
+    rows = ""
+    for file in [folder / "heldout.txt", *sorted(folder.glob("heldout-*.txt"))]:
+        results = [perplexity(variant, tokenizer, file.read_text()) for _, variant in variants]
+        for (name, _), one in zip(variants, results, strict=True):
+            change = one["ppl"] / results[0]["ppl"] - 1
+            rows += (
+                f"| {file.name} | {name} | {one['ppl']:.4f} | {one['bits_per_byte']:.4f} | {change:+.2%} |\n"
+            )
+    base = perplexity(model, tokenizer, text)
     shares = "\n".join(
         f"| {layer} | " + " | ".join(f"{share:.0%}" for share in layer_shares) + " |"
         for layer, layer_shares in enumerate(expert_shares(model, tokenizer, text))
@@ -93,12 +95,12 @@ def perplexity_section(folder: Path, model: Mixtral, tokenizer: Tokenizer, text:
         "## Held-out perplexity\n\n"
         f"`heldout.txt`, {len(text.encode()):,} bytes, {base['tokens']:,} predicted tokens, "
         f"{base['bytes_per_token']:.2f} bytes per token.\n\n"
-        f"| | per token | bits per byte | against float |\n|---|---|---|---|\n{rows}\n\n"
+        f"| text | model | per token | bits per byte | against float |\n|---|---|---|---|---|\n{rows}\n"
         "The rule: the whole file, blank lines between documents included, is encoded as one string with\n"
-        "`Tokenizer.encode(text).ids`; the ids are cut into windows of `max_position_embeddings` (the last may\n"
-        "be shorter); the negative log-likelihood of every token but a window's first is averaged. The\n"
-        "quantised rows fake the chip's roundings in float, weights rounded to nearest with one searched scale\n"
-        "per row and no error compensation; the integer model is measured by `lpu eval`.\n\n"
+        "`Tokenizer.encode(text).ids`; the ids are cut into windows of `max_position_embeddings` (the last\n"
+        "may be shorter); the negative log-likelihood of every token but a window's first is averaged. The\n"
+        "quantised rows fake the chip's roundings in float, weights rounded to nearest with one searched\n"
+        "scale per row and no error compensation; the integer model is measured by `lpu eval`.\n\n"
         "Experts' shares of the router's choices on the first windows of that text:\n\n"
         "| layer | " + " | ".join(f"expert {e}" for e in experts) + " |\n"
         "|---|" + "---|" * len(experts) + f"\n{shares}\n"
@@ -109,8 +111,8 @@ def samples_section(name: str, model: Mixtral, tokenizer: Tokenizer, limit: int,
     """Continuations of the fixed prompts, greedy and sampled."""
     parts = [
         "## Ten fixed prompts\n",
-        f"The float model, up to {limit} tokens or its own end ({END_MARK.strip()}). Not selected: prompt n is\n"
-        f"sampled once, at temperature 0.8, with seed {seed} + n - 1.\n",
+        f"The float model, up to {limit} tokens or its own end ({END_MARK.strip()}). Not selected: prompt n\n"
+        f"is sampled once, at temperature 0.8, with seed {seed} + n - 1.\n",
     ]
     for index, prompt in enumerate(PROMPTS.get(name, STORY_PROMPTS)):
         greedy = continuation(model, tokenizer, prompt, 0.0, seed, limit)

@@ -54,8 +54,10 @@ RECIPES = {
         Recipe(
             name="stories-500k",
             shape=_STORIES,
-            mix={"grammar": 0.68, "tidy-stories": 0.32},
-            steps=11000,
+            mix={"grammar": 0.72, "tidy-stories": 0.28},
+            steps=14000,
+            batch=8,
+            peak_lr=3e-3,
             quantise_from=0.55,
             kv_from=0.85,
             frozen_norms=True,

@@ -118,6 +118,9 @@ def main() -> None:
     model = train(recipe, options.corpus, tokenizer, steps, not options.no_compile)
     export_model(model, tokenizer, options.out)
     shutil.copy(options.corpus / "heldout.txt", options.out / "heldout.txt")
+    if len(recipe.mix) > 1:
+        for part in recipe.mix:
+            shutil.copy(options.corpus / f"{part}.heldout.txt", options.out / f"heldout-{part}.txt")
     print(f"wrote {options.out}")
 
 

@@ -198,8 +198,7 @@ class Loader(wiring.Component):
                             refuse(Fault.ADDRESS)
                         with m.Else():
                             m.d.sync += [
-                                self.ledger.grant.eq(1), self.ledger.rewind.eq(~keep),
-                                self.ledger.start.eq(start),
+                                self.ledger.rewind.eq(~keep), self.ledger.start.eq(start),
                                 self.ledger.until.eq(field(Request.CREDIT, "until")),
                             ]  # fmt: skip
                             m.next = "ACCEPT"
@@ -250,6 +249,8 @@ class Loader(wiring.Component):
                         m.next = "ACCEPT"
 
             with m.State("ACCEPT"):
+                # With the answer, not before it: so that the ACK is sent before what it lets go.
+                m.d.sync += self.ledger.grant.eq(frame.type == Request.CREDIT.value)
                 m.d.sync += [self.last.eq(frame.seq), *answer(Reply.ACK, frame.seq), rejected.eq(0)]
                 finish(good=True)
 

@@ -68,11 +68,11 @@ class Sequencer(wiring.Component):
         last, token_end, again = Signal(), Signal(), Signal()
         m.d.comb += [
             last.eq(self.running & (self.now >= MIN_PHASE - 1) & (self.now == end_at)),
-            token_end.eq(last & (phase.final | (phase.prompt_final & ~self.sampled))),
             again.eq(phase.loop_end & (layer + 1 != self.layers)),
+            token_end.eq(last & ~again & (phase.final | (phase.prompt_final & ~self.sampled))),
             self.token_end.eq(token_end),
             self.restart.eq(self.go | token_end),
-            self.jump.eq(last & ~token_end & again),
+            self.jump.eq(last & again),
         ]
         with m.If(self.restart):
             m.d.comb += read.addr.eq(0)

@@ -164,7 +164,8 @@ class Column(wiring.Component):
             exp = self.exp[block]
             high, carry = add_tree(high_half)
             shifted_low.append(reg(sum_tree(low_half) << exp, f"low_b{block}"))
-            shifted_high.append((reg(shift_up(high, carry, exp), f"high_b{block}"), reg(carry, f"carry_b{block}")))
+            shifted = reg(shift_up(high, carry, exp), f"high_b{block}")
+            shifted_high.append((shifted, reg(carry, f"carry_b{block}")))
 
         sum_low = sum_tree(shifted_low)
         sum_high, sum_carry = add_tree(shifted_high)

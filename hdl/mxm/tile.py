@@ -140,8 +140,8 @@ class Mxm(wiring.Component):
     """The whole tile with its activation memory.
 
     ``load``: weight rows from the host, ``sub`` = global column index (superlane * C + column).
-    ``abc``, ``acc``: micro-ops. ``state``: run state, for GATHER's token. ``act_write``, ``kv``: from the SXM.
-    ``value``: accumulator row of an ACC micro-op at t, all superlanes, in cycle t + max(V, 4) (while
+    ``abc``, ``acc``: micro-ops. ``state``: run state, for GATHER's token. ``act_write``, ``kv``: from the
+    SXM. ``value``: accumulator row of an ACC micro-op at t, all superlanes, in cycle t + max(V, 4) (while
     the VXM forms its scale). ``gather_word``: weights of a GATHER at t, with ``gather_valid``, in cycle
     t + ``Timing.gather``.
     """
@@ -217,7 +217,7 @@ class Mxm(wiring.Component):
             load_data.eq(self.load.data),
         ]
 
-        lanes = []
+        lanes: list[Superlane] = []
         for s in range(vlanes):
             m.submodules[f"superlane{s}"] = lane = Superlane(cfg)
             previous = lanes[-1] if lanes else None

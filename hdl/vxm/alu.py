@@ -96,7 +96,8 @@ class VectorAlu(wiring.Component):
         inside = Signal(v)
         for lane in range(v):
             element = Cat(Const(lane, lane_bits), uop.idx)
-            m.d.comb += inside[lane].eq(Mux(top_row, lane < self.count, element < self.state.keys))
+            taken = lane < self.count if lane < MAX_EXPERTS_PER_TOKEN else Const(0)
+            m.d.comb += inside[lane].eq(Mux(top_row, taken, element < self.state.keys))
         inside_exp = delayed(m, inside, 3, name="inside")[-1]
 
         probabilities: list[Value] = []
@@ -161,7 +162,9 @@ class VectorAlu(wiring.Component):
             ]
         point = reg(15, "point")
         # The magnitude reaches 16 = 2**15 when a bit from 11 + fshift on is set.
-        large = Cat(*(magnitude[bit] & (uop.fshift <= bit - 11) for bit in range(11, WORD))).any()
+        always = 11 + (1 << len(uop.fshift)) - 1
+        small = [magnitude[bit] & (uop.fshift <= bit - 11) for bit in range(11, always)]
+        large = Cat(*small, magnitude[always:]).any()
         scaled = (magnitude << 4) >> uop.fshift
         m.d.sync += point.eq(scaled[:15] | large.replicate(15))
         m.submodules[f"sigmoid_{lane}"] = sigmoid = Interpolator("SIGMOID", 7)

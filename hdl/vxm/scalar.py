@@ -27,14 +27,15 @@ def _product(m: Module, x: Value, exponent: Value, name: str) -> Signal:
     out = Signal(SCALAR, name=name)
     top = x[31]
     e = Signal(signed(11), name=f"{name}_e")
+    mantissa = Signal(16, name=f"{name}_m")
     low, high = -128, 127
+    clamped = Mux(e < low, low, Mux(e > high, high, e[:8].as_signed()))
     m.d.comb += [
         e.eq(exponent - top),
-        out.mantissa.eq(Mux(top, x[16:32], x[15:31])),
-        out.exponent.eq(Mux(e < low, low, Mux(e > high, high, e[:8].as_signed()))),
+        mantissa.eq(Mux(top, x[16:32], x[15:31])),
+        out.mantissa.eq(mantissa),
+        out.exponent.eq(Mux(mantissa == 0, 0, clamped)),
     ]
-    with m.If(out.mantissa == 0):
-        m.d.comb += out.exponent.eq(0)
     return out
 
 

@@ -1,0 +1,29 @@
+"""The simulated LPU as a byte stream: same driver, same frames as a board."""
+
+from __future__ import annotations
+
+from sim.verilator import VerilatorModel
+
+CYCLES_PER_SECOND = 20_000_000
+"""Simulated cycles a caller's second of patience stands for: silence is a matter of the simulated clock, so
+that nothing depends on how busy this computer is."""
+
+
+class SimTransport:
+    """A Transport on a Verilator model of the core. Time passes only inside :meth:`read`."""
+
+    def __init__(self, model: VerilatorModel):
+        self.model = model
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes; they enter the core one a cycle when time passes."""
+        self.model.push_rx(data)
+
+    def read(self, timeout: float) -> bytes:
+        """Run until the core has sent something; b"" after ``timeout`` seconds of simulated silence."""
+        self.model.run(max(1, int(timeout * CYCLES_PER_SECOND)), stop_when_tx=1)
+        return self.model.pop_tx()
+
+    def close(self) -> None:
+        """End the simulation."""
+        self.model.close()

@@ -1,0 +1,152 @@
+"""VXM units without a simulator: export, multipliers, and that their benches would notice one wrong cycle.
+
+The units themselves are compared with the numerics by ``verification/bench_vxm_*.py`` in both simulators.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from amaranth.back import verilog
+from amaranth.hdl import Elaboratable, Module, Signal
+from amaranth.lib import wiring
+from amaranth.sim import Simulator
+
+from hdl.config import CONFIGS, TINY, Config
+from hdl.primitives import Multiplier, WideMultiplier
+from hdl.timing import Timing
+from hdl.vxm.alu import VectorAlu
+from hdl.vxm.dequant import Dequantiser
+from hdl.vxm.function import Interpolator
+from hdl.vxm.gumbel import GumbelNoise
+from hdl.vxm.scalar import ScalarUnit
+from hdl.vxm.topk import SortedList, TopK
+from hdl.vxm.vxm import Vxm
+from sim import numerics as nx
+from verification import runner
+
+TWO_LANES = dataclasses.replace(TINY, name="two-lanes", vlanes=2)
+UNITS = [Dequantiser, VectorAlu, ScalarUnit, GumbelNoise, SortedList, TopK]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("cfg", [TINY, TWO_LANES], ids=lambda c: c.name)
+def test_units_convert(unit: Callable[[Config], Elaboratable], cfg: Config) -> None:
+    """Each unit has a Verilog form."""
+    assert "module top" in verilog.convert(unit(cfg), name="top", emit_src=False)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_vxm_converts(name: str) -> None:
+    """In every named size."""
+    assert "module vxm" in verilog.convert(Vxm(CONFIGS[name]), name="vxm", emit_src=False)
+
+
+def test_interpolators_convert() -> None:
+    for table, fraction in (("EXP2", 4), ("SIGMOID", 7)):
+        assert "module top" in verilog.convert(Interpolator(table, fraction), name="top", emit_src=False)
+
+
+def _latency_check(dut: wiring.Component, latency: int, operands: list[tuple[int, int]]) -> None:
+    """Feeds a pair a cycle; each product must stand on ``p`` exactly ``latency`` cycles later."""
+
+    async def bench(ctx: Any) -> None:
+        for cycle in range(len(operands) + latency):
+            a, b = operands[min(cycle, len(operands) - 1)]
+            ctx.set(dut.a, a)
+            ctx.set(dut.b, b)
+            await ctx.delay(1e-9)
+            if cycle >= latency:
+                x, y = operands[cycle - latency]
+                assert ctx.get(dut.p) == x * y, f"cycle {cycle}: {x} * {y}"
+            await ctx.tick()
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+@pytest.mark.parametrize("signs", [(True, True), (True, False), (False, False)])
+def test_multiplier(rng: np.random.Generator, stages: int, signs: tuple[bool, bool]) -> None:
+    """Products of random and extreme operands, at the stated latency."""
+    limits = [(-(1 << 17), (1 << 17) - 1) if s else (0, (1 << 18) - 1) for s in signs]
+    pairs = [(a, b) for a in limits[0] for b in limits[1]]
+    drawn = [rng.integers(low, high, 60, endpoint=True).tolist() for low, high in limits]
+    pairs += list(zip(*drawn, strict=True))
+    _latency_check(Multiplier(stages=stages, signed_a=signs[0], signed_b=signs[1]), stages, pairs)
+
+
+@pytest.mark.parametrize("width", [18, 36, 40, 46])
+@pytest.mark.parametrize("stages", [2, 3])
+def test_wide_multiplier(rng: np.random.Generator, width: int, stages: int) -> None:
+    """Slices add up to the exact product."""
+    top = 1 << width - 1
+    pairs = [(a, b) for a in (-top, top - 1, -1, 0) for b in (0, 1, (1 << 18) - 1)]
+    pairs += [(int(rng.integers(-top, top)), int(rng.integers(1 << 18))) for _ in range(60)]
+    _latency_check(WideMultiplier(width, stages=stages), stages + 1, pairs)
+
+
+def test_interpolator_is_the_table(rng: np.random.Generator) -> None:
+    """Every argument of EXP2, one a cycle; the value stands in the next one."""
+    dut = Interpolator("EXP2", 4)
+
+    async def bench(ctx: Any) -> None:
+        for x in range(4096):
+            ctx.set(dut.x, x)
+            await ctx.tick()
+            expected = int(nx.exp2_neg(4096 - x)) if x else 65536
+            assert ctx.get(dut.v) >> (1 if x else 0) == expected
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+
+
+class _OneLater(wiring.Component):
+    """A unit whose outputs all come one cycle late."""
+
+    def __init__(self, unit: wiring.Component):
+        self.unit = unit
+        super().__init__(unit.signature)
+
+    def elaborate(self, platform: Any) -> Any:
+        m = Module()
+        m.submodules.unit = self.unit
+        for name, member in self.signature.members.items():
+            if not member.is_port:
+                wiring.connect(m, getattr(self.unit, name), wiring.flipped(getattr(self, name)))
+            elif member.flow == wiring.In:
+                m.d.comb += getattr(self.unit, name).eq(getattr(self, name))
+            else:
+                late = Signal.like(getattr(self, name))
+                m.d.sync += late.eq(getattr(self.unit, name))
+                m.d.comb += getattr(self, name).eq(late)
+        return m
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize(
+    ("bench", "unit"),
+    [("dequant", Dequantiser), ("alu", VectorAlu), ("scalar", ScalarUnit), ("topk", TopK)],
+)
+def test_benches_notice_one_cycle(bench: str, unit: Callable[[Config], wiring.Component]) -> None:
+    """Right results that stand there a cycle late fail the bench."""
+    module = f"verification.bench_vxm_{bench}"
+    with pytest.raises(runner.BenchFailure, match="expected"):
+        runner.run_bench(f"vxm_{bench}_late", component_factory=lambda cfg: _OneLater(unit(cfg)),
+                         module=module, sim="icarus", config="tiny")  # fmt: skip
+
+
+def test_latencies_are_stated_once() -> None:
+    """The numbers that the schedule of a token rests on."""
+    timing = Timing(TINY)
+    assert timing.acc == max(TINY.vlanes, 4) + 5
+    assert timing.max - timing.acc == 2
+    assert Timing(dataclasses.replace(TINY, vlanes=8, columns=8)).max == 8 + 5 + 3
