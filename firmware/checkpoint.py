@@ -609,6 +609,11 @@ class Checkpoint:
                 f"tie_word_embeddings; set it to false"
             )
 
+    @property
+    def files(self) -> list[Path]:
+        """The safetensors files that hold the tensors, sorted."""
+        return sorted({entry.file for entry in self._entries.values()})
+
     def tensor(self, name: str, index: int | None = None) -> F32:
         """One tensor by its name on disk as float32; `index` picks one slice of its first axis."""
         return self._entries[name].load(name, index)

@@ -41,6 +41,11 @@ class Matrix:
         return self.sets * self.words
 
     @property
+    def pitch(self) -> int:
+        """Cycles between result rows: as many as the MXM needs for them, so that a drain never overtakes it."""
+        return ceil_div(self.words, self.slots) if self.sets > 1 else 1
+
+    @property
     def isa_width(self) -> Width:
         return Width.INT4 if self.width == 4 else Width.INT8
 
@@ -124,6 +129,7 @@ class Layout:
         self.embed = matrix("embedding", model.embed.width, v_rows, self.d_words)
         self.lm_head = self.embed if model.tied else matrix("lm head", model.lm_head.width, v_rows, self.d_words)
         self.ones_s = scale.take(1)
+        scale.take(max(cfg.slots(4), self.key_sets * cfg.slots(8) - self.cache_rows))  # drains read whole sets
         self.rope_c = coef.take(s.context * self.head_rows)
         self.gain_c = coef.take(self.d_rows)
 

@@ -46,7 +46,7 @@ def lower(model: QModel, cfg: Config) -> Compiled:
         *memory.weight_sections(),
         *_table(cfg, Space.SCALE, memory.scale.astype("<u2")),
         *_table(cfg, Space.COEF, memory.coef.astype("<i2")),
-        *_program_sections(cfg, program),
+        *pack_program(cfg, program),
         _params(layout, floor),
         _constants(model),
     ]
@@ -164,7 +164,8 @@ def _table(cfg: Config, space: Space, rows: np.ndarray) -> list[Section]:
     return [Section(space, 0, 0, rows.tobytes())]
 
 
-def _program_sections(cfg: Config, program: Program) -> list[Section]:
+def pack_program(cfg: Config, program: Program) -> list[Section]:
+    """Words of each queue that has instructions, and the phase table."""
     isa = get_isa(cfg)
     size = row_bytes(cfg, Space.PROGRAM)
     out = []

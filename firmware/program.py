@@ -1,7 +1,7 @@
 """The token program: a quantised model's computation as instructions, phase by phase, top to bottom.
 
 Reads in the order of the computation: embedding, layer loop (attention, experts), LM head, sampling. Each
-``_drain`` is one chained pass behind the MXM: accumulators -> dequantise -> vector ALU -> quantise / write,
+``_product`` is one chained pass behind the MXM: accumulators -> dequantise -> vector ALU -> quantise / write,
 a row a cycle, without a trip through memory between the steps.
 """
 
@@ -39,20 +39,6 @@ K_TEMPERATURE, K_LM = 1, 2
 """Scalar constants: 1/T (host), the LM head's (image)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Dot:
-    """A matrix-vector product in flight: first micro-op of its ABC, and the pitch of its result rows."""
-
-    start: Times
-    matrix: Matrix
-    pitch: int
-    acc: int
-
-    def rows_ready(self, latency: int) -> Times:
-        """Earliest start of a drain of row 0 that never overtakes the MXM."""
-        return self.start + (self.matrix.words - 1) + latency
-
-
 class TokenProgram:
     """Builds the program of one model on one configuration."""
 
@@ -64,6 +50,7 @@ class TokenProgram:
         self.sched = Scheduler(self.cfg, np.maximum(keys, floor))
         self.t = self.sched.timing
         self._acc = 0
+        self._acc_read: list[Times] = [self.sched.start - 1] * self.cfg.accs  # last cycle a drain reads each set
 
     def build(self) -> Program:
         """The whole token."""
@@ -77,70 +64,60 @@ class TokenProgram:
 
     # Pieces -------------------------------------------------------------------------------------------
 
-    def _take_accs(self, sets: int) -> int:
-        at = self._acc
-        self._acc = (self._acc + sets) % self.cfg.accs
-        return at
-
-    def _dot(self, m: Matrix, act: int, base: Base, words_ready: Times, note: str) -> Dot:
-        """Output-major product; ``words_ready``: when the last activation word can be read."""
-        pitch = ceil_div(m.words, m.slots) if m.sets > 1 else 1
-        period = max(m.slots * pitch, m.words)
-        acc = self._take_accs(m.sets)
-        fields = {
-            "op": AbcOp.DOT, "width": m.isa_width, "init": Init.INNER, "n1": m.words, "n2": m.sets, "d2": period,
-            "w": m.w, "w_sel": base, "w_s1": 1, "w_s2": m.words, "a": act, "a_s1": 1, "acc": acc, "acc_s2": 1,
-        }  # fmt: skip
-        start = self.sched.place([Slot(Queue.ABC, 0, fields, note)], words_ready - (m.words - 1))
-        return Dot(start, m, pitch, acc)
-
-    def _acc_fields(self, dot: Dot, first: int, rows: int, scalar: int, shift: int) -> dict[str, int]:
-        """Drain ``rows`` rows from row ``first``; whole sets unless they all lie in one."""
-        m = dot.matrix
-        slot, start_set = first % m.slots, first // m.slots
-        one = slot + rows <= m.slots
-        assert one or slot == 0, "a drain of several sets starts with a set"
-        return {
-            "width": m.isa_width, "scalar": scalar, "shift": shift,
-            "acc": (dot.acc + start_set) % self.cfg.accs, "acc_s2": 1, "slot": slot, "slot_s1": 1,
-            "n1": rows if one else m.slots, "d1": dot.pitch,
-            "n2": 1 if one else ceil_div(rows, m.slots), "d2": m.slots * dot.pitch,
-        }  # fmt: skip
-
-    def _drain(
-        self, dot: Dot, first: int, rows: int, base: Base, scalar: int, shift: int, chain: list[Slot], *after: Times,
-        note: str = "",
+    def _product(
+        self, m: Matrix, act: int, base: Base, words_ready: Times, scalar: int, shift: int, chain: list[Slot],
+        *after: Times, note: str,
     ) -> Times:  # fmt: skip
-        """Place a drain of rows first..first+rows with the slots of ``chain`` (offsets from the row on Y).
+        """Output-major product and its drain, with the slots of ``chain`` (offsets from row 0 on stream Y).
 
-        Returns the time row ``first`` is on stream Y.
+        ``words_ready``: when the last activation word can be read; ``after``: row 0 is on Y no sooner. Returns
+        the time of row 0 on Y; the others follow ``m.pitch`` apart. The last set is drained to its end: rows
+        behind the matrix's last go nowhere.
         """
-        t, m = self.t, dot.matrix
-        acc = self._acc_fields(dot, first, rows, scalar, shift)
-        scales = {"s": m.s + first, "s_sel": base, "s_s1": 1, "n1": rows, "d1": dot.pitch}
-        bundle = [Slot(Queue.SR, -t.mem_read, scales, note), Slot(Queue.ACC, 0, acc, note)]
-        bundle += [Slot(s.queue, s.offset + t.acc, s.fields, note) for s in chain]
-        earliest = dot.rows_ready(t.dot) + first * dot.pitch
-        if m.words > m.slots * dot.pitch:
-            earliest = dot.start + (first // m.slots + 1) * m.words - 1 + t.dot
-        return self.sched.place(bundle, earliest, *(a - t.acc for a in after)) + t.acc
+        t, accs = self.t, self.cfg.accs
+        first, self._acc = self._acc, (self._acc + m.sets) % accs
+        drained = min(m.rows, m.slots)  # rows of a set
+        period = m.slots * m.pitch if m.sets > 1 else m.words
+        dot = {
+            "op": AbcOp.DOT, "width": m.isa_width, "init": Init.INNER, "n1": m.words, "n2": m.sets, "d2": period,
+            "w": m.w, "w_sel": base, "w_s1": 1, "w_s2": m.words, "a": act, "a_s1": 1, "acc": first, "acc_s2": 1,
+        }  # fmt: skip
+        loops = {"n1": drained, "d1": m.pitch, "n2": m.sets, "d2": m.slots * m.pitch}
+        acc = {
+            "width": m.isa_width, "scalar": scalar, "shift": shift, "acc": first, "acc_s2": 1, "slot_s1": 1, **loops,
+        }  # fmt: skip
+        scales = {"s": m.s, "s_sel": base, "s_s1": 1, "s_s2": m.slots, **loops}
+        drain = [Slot(Queue.SR, -t.mem_read, scales, note), Slot(Queue.ACC, 0, acc, note)]
+        drain += [Slot(s.queue, s.offset + t.acc, s.fields, note) for s in chain]
+        after = tuple(a - t.acc for a in after)
+        # The first sum of a set may not be written before the set's last drain has read it.
+        free = [self._acc_read[(first + i) % accs] + 1 - t.dot - i * period for i in range(min(m.sets, accs))]
+        if m.sets > accs:
+            lead = accs * period + t.dot - (m.slots - 1) * m.pitch - 1
+            free.append(self.sched.earliest(drain, *after) - lead)
+        start = self.sched.place([Slot(Queue.ABC, 0, dot, note)], words_ready - (m.words - 1), *free)
+        row = self.sched.place(drain, start + m.words - 1 + t.dot, *after)
+        for i in range(m.sets):
+            self._acc_read[(first + i) % accs] = row + (i * m.slots + drained - 1) * m.pitch
+        return row + t.acc
 
     def _act(self, source: Source, rows: int, pitch: int, dst: int, shift: int, sumsq: int = 0) -> dict[str, int]:
         """SXM fields of one plain vector."""
         return {"op": SxmMode.ACT, "source": source, "n1": rows, "d1": pitch, "dst": dst, "shift": shift, "sumsq": sumsq}
 
-    def _residual_chain(self, rows: int, pitch: int, final: bool) -> list[Slot]:
-        """x += Y; with ``final`` also quantise the new x and sum its squares."""
+    def _residual_chain(self, m: Matrix, final: bool) -> list[Slot]:
+        """x += Y, the rows of ``m``; with ``final`` also quantise the new x and sum its squares."""
         t, lay = self.t, self.layout
         z = t.vx(VxOp.ADD)
-        rows_of = {"n1": rows, "d1": pitch}
+        rows = {"n1": m.rows, "d1": m.pitch}
         chain = [
-            Slot(Queue.XR, -t.mem_read, {"x": lay.x, "x_s1": 1, **rows_of}),
-            Slot(Queue.VX, 0, {"op": VxOp.ADD, "source": Source.Y, **rows_of}),
-            Slot(Queue.XW, z, {"source": Source.Z, "x": lay.x, "x_s1": 1, **rows_of}),
+            Slot(Queue.XR, -t.mem_read, {"x": lay.x, "x_s1": 1, **rows}),
+            Slot(Queue.VX, 0, {"op": VxOp.ADD, "source": Source.Y, **rows}),
+            Slot(Queue.XW, z, {"source": Source.Z, "x": lay.x, "x_s1": 1, **rows}),
         ]
         if final:
-            chain.append(Slot(Queue.SXM, z, self._act(Source.Z, rows, pitch, lay.x_act, self.model.shifts.x_act, 1)))
+            act = self._act(Source.Z, m.rows, m.pitch, lay.x_act, self.model.shifts.x_act, 1)
+            chain.append(Slot(Queue.SXM, z, act))
         return chain
 
     def _norm(self, x_ready: Times, note: str) -> Times:
@@ -155,9 +132,11 @@ class TokenProgram:
         Behind the boundary x is ready at a fixed cycle, whichever way the boundary was reached.
         """
         lead = self.sched.timing.fetch_gap(self.sched.isa.formats[Queue.ABC])
-        self.sched.close(note, x_ready - lead, self.sched.settle(), **flags)
+        drained = np.max(self._acc_read, axis=0) + 1 - self.t.dot
+        self.sched.close(note, x_ready - lead, self.sched.settle(), drained, **flags)
         self.sched.jump_target()
         self._acc = 0
+        self._acc_read = [self.sched.start - 1] * self.cfg.accs
         return self.sched.start + lead
 
     # Phases -------------------------------------------------------------------------------------------
@@ -190,10 +169,10 @@ class TokenProgram:
         attn_ready = self._heads(q_ready, kv_ready)
         t, lay, sched = self.t, self.layout, self.sched
         m = lay.o
-        dot = self._dot(m, lay.attn_act, Base.LAYER, attn_ready, "output projection")
-        chain = self._residual_chain(m.rows, dot.pitch, final=True)
-        y = self._drain(dot, 0, m.rows, Base.LAYER, 0, self.model.layers[0].o.shift, chain, note="x += attention")
-        x_ready = y + t.vx(VxOp.ADD) + (m.rows - 1) * dot.pitch + t.sxm_act
+        chain = self._residual_chain(m, final=True)
+        shift = self.model.layers[0].o.shift
+        y = self._product(m, lay.attn_act, Base.LAYER, attn_ready, 0, shift, chain, note="x += attention")
+        x_ready = y + t.vx(VxOp.ADD) + (m.rows - 1) * m.pitch + t.sxm_act
         sched.close("output projection")
         return x_ready
 
@@ -201,44 +180,43 @@ class TokenProgram:
         """V, K and Q; K and V go to the cache, Q to the activation memory. Returns when Q and the cache can be read."""
         t, lay, model, sched = self.t, self.layout, self.model, self.sched
         layer, sh, shape = model.layers[0], model.shifts, model.shape
-        dots = [self._dot(m, lay.x_act, Base.LAYER, x_ready, m.name) for m in (lay.v, lay.k, lay.q)]
         norm = self._norm(x_ready, "attention norm")
         hr, rope = lay.head_rows, t.vx(VxOp.ROPE)
 
-        def vectors(dot: Dot, n: int) -> dict[str, int]:
-            return {"n1": hr, "d1": dot.pitch, "n2": n, "d2": hr * dot.pitch}
+        def vectors(m: Matrix, n: int) -> dict[str, int]:
+            return {"n1": hr, "d1": m.pitch, "n2": n, "d2": hr * m.pitch}
 
-        v, k, q = dots
         value = {
             "op": SxmMode.VALUE, "source": Source.Y, "shift": sh.v_kv, "dst": lay.value_w, "dst_sel": Base.VALUE,
             "dst_s2": lay.value_head_w, "vset": lay.cache_words, "srow": lay.value_c, "srow_sel": Base.VALUE,
-            "srow_s2": lay.cache_rows, **vectors(v, shape.kv_heads),
+            "srow_s2": lay.cache_rows, **vectors(lay.v, shape.kv_heads),
         }  # fmt: skip
         key = {
             "op": SxmMode.KEY, "source": Source.Z, "shift": sh.k_kv, "dst": lay.key_w, "dst_sel": Base.KEY,
             "dst_s2": lay.key_head_w, "srow": lay.key_s, "srow_sel": Base.KEY, "srow_s2": lay.cache_rows,
-            **vectors(k, shape.kv_heads),
+            **vectors(lay.k, shape.kv_heads),
         }  # fmt: skip
         query = {
             "op": SxmMode.ACT, "source": Source.Z, "shift": sh.q_act, "dst": lay.q_act, "dst_s2": lay.head_words,
-            **vectors(q, shape.heads),
+            **vectors(lay.q, shape.heads),
         }  # fmt: skip
 
-        def rotated(dot: Dot, n: int, sxm: dict[str, int]) -> list[Slot]:
-            coefficients = {"c": lay.rope_c, "c_sel": Base.ROPE, "c_s1": 1, **vectors(dot, n)}
+        def rotated(m: Matrix, n: int, sxm: dict[str, int]) -> list[Slot]:
+            coefficients = {"c": lay.rope_c, "c_sel": Base.ROPE, "c_s1": 1, **vectors(m, n)}
             return [
                 Slot(Queue.CR, -t.mem_read, coefficients),
-                Slot(Queue.VX, 0, {"op": VxOp.ROPE, "source": Source.Y, "n1": n * hr, "d1": dot.pitch}),
+                Slot(Queue.VX, 0, {"op": VxOp.ROPE, "source": Source.Y, "n1": n * hr, "d1": m.pitch}),
                 Slot(Queue.SXM, rope, sxm),
             ]
 
-        def drain(dot: Dot, shift: int, chain: list[Slot]) -> Times:
-            y = self._drain(dot, 0, dot.matrix.rows, Base.LAYER, R_NORM, shift, chain, norm + t.acc, note=dot.matrix.name)
-            return y + (dot.matrix.rows - 1) * dot.pitch
+        def project(m: Matrix, shift: int, chain: list[Slot]) -> Times:
+            """Returns the last row's time on Y."""
+            y = self._product(m, lay.x_act, Base.LAYER, x_ready, R_NORM, shift, chain, norm + t.acc, note=m.name)
+            return y + (m.rows - 1) * m.pitch
 
-        v_last = drain(v, layer.v.shift, [Slot(Queue.SXM, 0, value)])
-        k_last = drain(k, layer.k.shift, rotated(k, shape.kv_heads, key)) + rope
-        q_last = drain(q, layer.q.shift, rotated(q, shape.heads, query)) + rope
+        v_last = project(lay.v, layer.v.shift, [Slot(Queue.SXM, 0, value)])
+        k_last = project(lay.k, layer.k.shift, rotated(lay.k, shape.kv_heads, key)) + rope
+        q_last = project(lay.q, layer.q.shift, rotated(lay.q, shape.heads, query)) + rope
         sched.close("V, K, Q", loop_begin=1)
         return q_last + t.sxm_act, np.maximum(v_last, k_last) + t.sxm_kv + hr
 
@@ -376,76 +354,69 @@ class TokenProgram:
 
     def _experts(self, x_ready: Times) -> Times:
         """Router, then each chosen expert's gate / up / down; returns when the new x can be read."""
-        t, lay, s, sched = self.t, self.layout, self.model.shape, self.sched
+        t, lay, s = self.t, self.layout, self.model.shape
         layer, sh = self.model.layers[0], self.model.shifts
-        bases: list[Base] = [Base.LAYER]
-        scalars = [0]
-        chosen = sched.start
-        norm = None
+        norm = self._norm(x_ready, "expert norm")
+        # Base register of each expert in turn, the scalar with its weight; when bases and scalars may be used.
+        bases, scalars = [Base.LAYER], [0]
+        chosen = weighted = self.sched.start
         if lay.router is not None:
-            dot = self._dot(lay.router, lay.x_act, Base.LAYER, x_ready, "router")
-            norm = self._norm(x_ready, "expert norm")
-            chosen, scalars = self._route(dot, norm)
             bases = list(EXPERT_BASES[: s.top_k])
-        else:
-            norm = self._norm(x_ready, "expert norm")
-        p_gate: list[Times] = []
-        dots = [self._dot(lay.gate_up, lay.x_act, b, np.maximum(x_ready, chosen + lay.gate_up.words), "gate, up") for b in bases]
-        silu = t.vx(VxOp.SILU)
-        for j, dot in enumerate(dots):
-            p, rows = dot.pitch, lay.gate_up.rows
+            chosen, weighted, scalars = self._route(lay.router, x_ready, norm)
+        m = lay.gate_up
+        p, silu = m.pitch, t.vx(VxOp.SILU)
+        h_ready: list[Times] = []
+        for base, h_act in zip(bases, lay.h_act, strict=True):
             chain = [
                 Slot(Queue.VX, 0, {"op": VxOp.SILU, "source": Source.Y, "fshift": sh.gate_frac - 7, "shift": sh.silu,
-                                   "n1": rows, "d1": p}),
-                Slot(Queue.SXM, p + silu, self._act(Source.Z, lay.f_rows, 2 * p, lay.h_act[j], sh.h_act)),
+                                   "n1": m.rows, "d1": p}),
+                Slot(Queue.SXM, p + silu, self._act(Source.Z, lay.f_rows, 2 * p, h_act, sh.h_act)),
             ]  # fmt: skip
-            y = self._drain(dot, 0, rows, bases[j], R_NORM, layer.gate[0].shift, chain, norm + t.acc, note="silu(gate) * up")
-            p_gate.append(y + (rows - 1) * p + silu + t.sxm_act)
-        x_written: Times | None = None
-        for j, h_ready in enumerate(p_gate):
-            dot = self._dot(lay.down, lay.h_act[j], bases[j], h_ready, "down")
-            final = j == len(bases) - 1
-            chain = self._residual_chain(lay.down.rows, dot.pitch, final)
-            after = [] if x_written is None else [x_written + t.mem_read]
-            y = self._drain(dot, 0, lay.down.rows, bases[j], scalars[j], layer.down[0].shift, chain, *after, self._weights_ready + t.acc, note="x += expert")
+            words_ready = np.maximum(x_ready, chosen + m.words)
+            y = self._product(
+                m, lay.x_act, base, words_ready, R_NORM, layer.gate[0].shift, chain, norm + t.acc, note="silu(gate) * up"
+            )  # fmt: skip
+            h_ready.append(y + (m.rows - 1) * p + silu + t.sxm_act)
+        m = lay.down
+        x_written = self.sched.start
+        for j, base in enumerate(bases):
+            chain = self._residual_chain(m, final=j == len(bases) - 1)
+            y = self._product(
+                m, lay.h_act[j], base, h_ready[j], scalars[j], layer.down[0].shift, chain, x_written + t.mem_read,
+                weighted + t.acc, note="x += expert",
+            )  # fmt: skip
             x_written = y + t.vx(VxOp.ADD) + t.xw
-        assert x_written is not None
-        return x_written - t.xw + (lay.down.rows - 1) * dot.pitch + t.sxm_act
+        return x_written - t.xw + (m.rows - 1) * m.pitch + t.sxm_act
 
-    def _route(self, dot: Dot, norm: Times) -> tuple[Times, list[int]]:
+    def _route(self, m: Matrix, x_ready: Times, norm: Times) -> tuple[Times, Times, list[int]]:
         """Top-k of the router and softmax over the chosen.
 
-        Returns when the expert base registers may be used, and the scalar registers with the weights.
+        Returns when the expert base registers may be used, when the weights may, and their scalar registers.
         """
-        t, lay, s, sched = self.t, self.layout, self.model.shape, self.sched
-        assert lay.router is not None and self.model.layers[0].router is not None
-        rows = lay.router.rows
-        insert = {"op": TopOp.INSERT, "limit": s.experts, "n1": rows, "d1": dot.pitch}
-        shift = self.model.layers[0].router.shift
-        y = self._drain(dot, 0, rows, Base.LAYER, R_NORM, shift, [Slot(Queue.TOP, 0, insert)], norm + t.acc, note="router")
-        inserted = y + (rows - 1) * dot.pitch + t.top_insert
+        t, s, sched, router = self.t, self.model.shape, self.sched, self.model.layers[0].router
+        assert router is not None
+        insert = [Slot(Queue.TOP, 0, {"op": TopOp.INSERT, "limit": s.experts, "n1": m.rows, "d1": m.pitch})]
+        y = self._product(
+            m, self.layout.x_act, Base.LAYER, x_ready, R_NORM, router.shift, insert, norm + t.acc, note="router"
+        )  # fmt: skip
+        inserted = y + (m.rows - 1) * m.pitch + t.top_insert
         emit = {"op": TopOp.EMIT, "expert": 1, "n1": s.top_k, "d1": t.top_step}
         start = sched.place([Slot(Queue.TOP, 0, emit, "choose experts")], inserted)
         last = start + (s.top_k - 1) * t.top_step
         chosen = last + t.top_emit
-        self._weights_ready = sched.start
         if s.top_k == 1:
-            return chosen, [0]
+            return chosen, chosen, [0]
         note = "router softmax"
         exp = {"op": VxOp.EXP, "source": Source.T, "unit": 1, "bank": 0}
         z = t.vx(VxOp.EXP)
         e = sched.place([Slot(Queue.VX, 0, exp, note), Slot(Queue.SFU, z, {"op": SfuOp.CAPTURE}, note)], last + t.top_row)
         r = sched.place([Slot(Queue.SFU, 0, {"op": SfuOp.RECIP, "dst": R_HEAD, "bank": 0}, note)], e + t.vx_sum)
-        ready = r + t.sfu_recip
-        registers = []
+        ready, registers = r, []
         for j in range(s.top_k):
             prob = {"op": SfuOp.PROB, "dst": R_EXPERT + j, "a": R_HEAD, "b": j}
             ready = sched.place([Slot(Queue.SFU, 0, prob, note)], r + t.sfu_recip) + t.sfu_prob
             registers.append(R_EXPERT + j)
-        self._weights_ready = ready
-        return chosen, registers
-
-    _weights_ready: Times
+        return chosen, ready, registers
 
     def _head(self, x_ready: Times) -> None:
         """Final norm, LM head, sampling; the next token's id ends the token."""
@@ -467,10 +438,12 @@ class TokenProgram:
             start = sched.place([dataclasses.replace(b, note="final gain") for b in bundle], x_written + t.mem_read - (rows - 1))
             x_ready = start + gain + rows - 1 + t.sxm_act
         m = lay.lm_head
-        dot = self._dot(m, lay.x_act, Base.ZERO, x_ready, "LM head")
-        insert = {"op": TopOp.INSERT, "noise": 1, "limit": model.shape.vocab, "n1": m.rows, "d1": dot.pitch}
-        y = self._drain(dot, 0, m.rows, Base.ZERO, R_LM + 1, model.lm_head.shift, [Slot(Queue.TOP, 0, insert)], norm + t.acc, note="LM head")
-        inserted = y + (m.rows - 1) * dot.pitch + t.top_insert_noise
+        fields = {"op": TopOp.INSERT, "noise": 1, "limit": model.shape.vocab, "n1": m.rows, "d1": m.pitch}
+        insert = [Slot(Queue.TOP, 0, fields)]
+        y = self._product(
+            m, lay.x_act, Base.ZERO, x_ready, R_LM + 1, model.lm_head.shift, insert, norm + t.acc, note="LM head"
+        )  # fmt: skip
+        inserted = y + (m.rows - 1) * m.pitch + t.top_insert_noise
         steps = self.cfg.topk_max
         emit = {"op": TopOp.EMIT, "n1": steps, "d1": t.top_step}
         start = sched.place([Slot(Queue.TOP, 0, emit, "sample")], inserted)

@@ -162,7 +162,11 @@ def quantise(
     q_factor = root_d * log2e / math.sqrt(s.head_dim)
     q_frac = _fraction(17, max(g.norm for g in q) * q_factor, 0, 24)
     k_frac = _fraction(17, max(g.norm for g in k) * root_d, max(0, SCORE_FRAC - q_frac), 24)
-    v_frac = _fraction(KV_RANGE - 1, max(g.norm for g in v) * root_d, 0, 24)
+    # Coarse rows of few inputs: the scale has fewer bits than the values it makes.
+    v_frac = min(
+        _fraction(KV_RANGE - 1, max(g.norm for g in v) * root_d, 0, 24),
+        _fraction(SCALE_BITS, max(float(g.scale.max()) for g in v) * root_d * (1 << SCALE_BITS) / _SCL_MAX, 0, 24),
+    )
     keys = min(s.context, s.window or s.context)
     prob_top = PROB_BITS + KV_RANGE - 8
     prob = max(prob_top - _ACT_TOP, prob_top + 7 + math.ceil(math.log2(keys)) - acc_top)

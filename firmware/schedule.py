@@ -76,18 +76,24 @@ class Scheduler:
         inner = np.zeros(len(self.keys), np.int64) + (self.count(fields, "n1") - 1) * fields.get("d1", 1)
         return inner + (self.count(fields, "n2") - 1) * np.maximum(fields.get("d2", 1), inner + 1)
 
+    def earliest(self, bundle: Sequence[Slot], *after: Times | int) -> Times:
+        """Where :meth:`place` would put a bundle."""
+        return self.start + self._earliest(bundle, after)
+
     def place(self, bundle: Sequence[Slot], *after: Times | int) -> Times:
         """Place a bundle at the earliest reference time not before any of ``after``; returns that time."""
+        x = self._earliest(bundle, after)
+        for slot in bundle:
+            self._put(slot, x + slot.offset)
+        return self.start + x
+
+    def _earliest(self, bundle: Sequence[Slot], after: Sequence[Times | int]) -> int:
         x = 0
         for t in after:
             x = max(x, int(np.max(t - self.start)))
         for slot in bundle:
             x = max(x, int(np.max(self.free[slot.queue] - slot.offset - self.start)), -slot.offset)
-        x = max(x, self._z_order(bundle))
-        reference = self.start + x
-        for slot in bundle:
-            self._put(slot, x + slot.offset)
-        return reference
+        return max(x, self._z_order(bundle))
 
     def _z_order(self, bundle: Sequence[Slot]) -> int:
         """Stream Z carries results in issue order: a short operation waits for a long one before it."""
@@ -162,17 +168,18 @@ def key_counts(cfg: Config, keys: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def token_cycles(
-    cfg: Config, program: Program, layers: int, window: int, floor: int, position: int, sampled: bool
+    cfg: Config, phases: Sequence[Phase], layers: int, window: int, floor: int, position: int, sampled: bool
 ) -> int:
     """Exact cycles of one token: from its first phase to the next token's.
 
-    position: of the token (0-based); sampled: whether a token is sampled after it.
+    phases: the program's, in order; layers, window, floor: as in :class:`hdl.image.Param`; position: of the
+    token (0-based); sampled: whether a token is sampled after it.
     """
     n = np.array([max(floor, min(position + 1, window))])
     counts = {k: int(v[0]) for k, v in key_counts(cfg, n).items()}
     total, index, loop, layer = 0, 0, 0, 0
     while True:
-        phase = program.phases[index]
+        phase = phases[index]
         total += phase.cycles(counts)
         if phase.loop_begin:
             loop = index

@@ -113,6 +113,10 @@ class Bank(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        if hasattr(platform, "sram"):
+            # Where the platform has SRAMs of its own (a simulator's, an FPGA's), with these ports and this latency.
+            m.submodules.array = platform.sram(self)
+            return m
         m.submodules.array = array = memory.Memory(shape=unsigned(self.width), depth=self.depth, init=[])
         # An undivided word: no granularity, so that the enable stays one bit.
         parts = None if self.granularity == self.width else self.granularity

@@ -225,7 +225,8 @@ class SumOfSquares(wiring.Component):
         for i in range(BLOCK):
             mant = reg(self.mant[i], f"mant{i}")
             low, high = mant[:half], mant[half:]
-            squares.append(reg(Cat(lookup(low_squares, low, 2 * half), lookup(high_squares, high, 2 * half)), f"squares{i}"))
+            square = Cat(lookup(low_squares, low, 2 * half), lookup(high_squares, high, 2 * half))
+            squares.append(reg(square, f"squares{i}"))
             partial = [Mux(high[k], low << k, 0) for k in range(half - 1)]
             cross = tree(partial) - Mux(high[-1], low << half - 1, 0)
             crosses.append(reg(cross, f"cross{i}"))

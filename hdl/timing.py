@@ -48,7 +48,7 @@ class Timing:
 
     @property
     def acc(self) -> int:
-        """ACC at t samples SCL (and the gather stream) in cycle t; its row is on stream Y in cycle t + acc."""
+        """ACC at t samples SCL (and the gather stream) in cycle t; its row is on Y in cycle t + acc."""
         return self._drain + 5
 
     @property
@@ -107,8 +107,9 @@ class Timing:
     top_row: int = 2
     """EMIT step at t: its lane of T (and the count of experts) is usable by a VX at t + top_row."""
     top_emit: int = 3
-    """EMIT step at t: its expert register is usable by an instruction that issues at t + top_emit (the id
-    leaves the unit in cycle t + 1); after the last step of a sampling EMIT the next token id is known."""
+    """EMIT step at t: a micro-op at t + top_emit may use its expert register (the id leaves the unit in cycle
+    t + 1, the base is formed by t + 2, when that micro-op issues). After the last step of a sampling EMIT
+    the next token id stands at t + top_emit."""
 
     # ICU
     issue: int = 1

@@ -138,7 +138,8 @@ class Machine:
         elif space is Space.CONST:
             self.constants[address] = nx.Scalar(value & 0xFFFF, (value >> 16 ^ 0x80) - 0x80)
 
-    def _decode(self) -> dict[Queue, list[Instr]]:
+    def decode(self) -> dict[Queue, list[Instr]]:
+        """The loaded program's instructions, queue by queue."""
         code = {}
         for q, words in self.program.items():
             n = self.isa.formats[q].words
@@ -153,7 +154,7 @@ class Machine:
     def run(self) -> Iterable[Record]:
         """Run from the prompt until a stop; yields a record per token. ``reason`` tells how it ended."""
         p = self.param
-        code = self._decode()
+        code = self.decode()
         if p[Param.CLEAR]:
             self.position = -1
         prompt = [self.prompt[i] for i in range(p[Param.PROMPT_LEN])]
@@ -161,7 +162,7 @@ class Machine:
         while True:
             self.position += 1
             sampled = taken == len(prompt)
-            run = _Token(self, code, token, sampled)
+            run = self.begin(code, token, sampled)
             cycles = run.execute()
             yield Record(run.next_token, sampled, cycles)
             made += sampled
@@ -179,8 +180,12 @@ class Machine:
 
     reason = Reason.LIMIT
 
+    def begin(self, code: dict[Queue, list[Instr]], token: int, sampled: bool) -> TokenRun:
+        """The execution of one token; a subclass may watch it."""
+        return TokenRun(self, code, token, sampled)
 
-class _Token:
+
+class TokenRun:
     """Execution of one token: the machine's streams, pipelines and registers."""
 
     def __init__(self, machine: Machine, code: dict[Queue, list[Instr]], token: int, sampled: bool):
@@ -260,11 +265,16 @@ class _Token:
         for q, instr in issues:
             self._issue(cycle + 1, q, instr)
         for uop in sorted(self.uops.pop(cycle, []), key=lambda u: u.queue):
-            text = getattr(self, f"_{uop.queue.name.lower()}")(cycle, uop)
-            if self.m.trace:
-                self.m.trace(Retired(cycle, uop.queue, str(text)))
+            self._retire(cycle, uop)
         for rows in self.streams.values():
             rows.pop(cycle - 1, None)
+
+    def _retire(self, cycle: int, uop: Uop) -> str:
+        """Execute a micro-op; returns what it did, for people."""
+        text = str(getattr(self, f"_{uop.queue.name.lower()}")(cycle, uop))
+        if self.m.trace:
+            self.m.trace(Retired(cycle, uop.queue, text))
+        return text
 
     def _issue(self, cycle: int, q: Queue, instr: Instr) -> None:
         """Unroll an instruction's loops into the calendar; bases are sampled now."""

@@ -104,7 +104,7 @@ def test_decoder_matches_the_library(share: float) -> None:
     assert got == [(c, 0) for c in contents] + [(b"", 0), (b"ab", 1), (b"", 0)]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
+@pytest.mark.parametrize("share", [0.0, 0.7])
 def test_encoder_is_undone_by_the_library(share: float) -> None:
     dut = CobsEncoder()
     rng = random.Random(5)

@@ -218,7 +218,8 @@ async def random_session(dut: Any) -> None:
             bench.send(Frame(frame.type, frame.seq, frame.payload[:-1]))
             want = Fault.ROWS if len(frame.payload) - 1 > link.size(Request.LOAD) else Fault.LENGTH
         else:
-            bench.send(frame.encode()[: int(rng.integers(2, 20))] + b"\0")
+            wire = frame.encode()
+            bench.send(wire[: int(rng.integers(2, len(wire) - 1))] + b"\0")
             want = Reply.ERROR
         answers = await bench.settle()
         if want is Fault.SEQUENCE and not answers:

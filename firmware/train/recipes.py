@@ -20,8 +20,8 @@ class Recipe:
     shape: Shape
     mix: dict[str, float]
     steps: int
-    batch: int = 16
-    peak_lr: float = 4e-3
+    batch: int
+    peak_lr: float
     warmup: float = 0.02
     weight_decay: float = 0.1
     balance_weight: float = 0.01
@@ -62,8 +62,24 @@ RECIPES = {
             kv_from=0.85,
             frozen_norms=True,
         ),
-        Recipe(name="float-stories", shape=_STORIES, mix={"stories": 1.0}, steps=3000, seed=2345),
-        Recipe(name="float-kjv", shape=_KJV, mix={"kjv": 1.0}, steps=3000, seed=3456),
+        Recipe(
+            name="float-stories",
+            shape=_STORIES,
+            mix={"stories": 1.0},
+            steps=6000,
+            batch=8,
+            peak_lr=3e-3,
+            seed=2345,
+        ),
+        Recipe(
+            name="float-kjv",
+            shape=_KJV,
+            mix={"kjv": 1.0},
+            steps=5000,
+            batch=8,
+            peak_lr=3e-3,
+            seed=3456,
+        ),
         Recipe(
             name="names-4k",
             shape=_NAMES,

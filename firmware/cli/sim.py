@@ -1,0 +1,192 @@
+"""``lpu sim``: a checkpoint writes text on the LPU's RTL."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from hdl.config import Config, get_config
+
+from ..checkpoint import ModelShape
+from ..compiler import compile_model
+from ..errors import LpuError
+from ..image_file import Image
+from ..rtl import build_core
+from ..simulate import REPORT_POSITION, Outcome, Request, Waves, resolve_model, simulate, utilisation
+from ..tokenizer import Tokenizer
+from .bars import Bars
+
+REPORT = Path("build/sim/report.json")
+SHIPPED_MODEL = "stories-500k"
+DEFAULT_PROMPT = "Once upon a time, there was a little"
+
+
+@click.command("sim", epilog='Example: lpu sim --prompt "One day, a frog" --tokens 48 --temperature 0.8 --seed 3')
+@click.option("--prompt", help="Text the model continues (token ids separated by commas without a tokenizer).")
+@click.option("--tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens to generate at most.")
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="0: greedy.")
+@click.option("--topk", type=click.IntRange(0), default=0, show_default=True, help="Sample among the k best; 0: all.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling noise.")
+@click.option("--config", "config_name", default="ulx3s-85f", show_default=True, help="Size of the LPU.")
+@click.option("--model", "model_name", default=SHIPPED_MODEL, show_default=True, help="Hugging Face folder, or a shipped model's name.")
+@click.option("--weights", type=click.Choice(["int4", "int8"]), help="Width of the weights  [default: the config's].")
+@click.option("--waves", is_flag=True, help="Write a waveform of a window of cycles.")
+@click.option("--wave-window", default="0:20000", show_default=True, help="FIRST:LAST cycle of the run to record.")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), default=REPORT, show_default=True)
+def command(**options: Any) -> None:
+    """Run a model on the simulated RTL and check it against the reference.
+
+    Builds the Verilator model when needed, loads the compiled image through the host link's byte stream,
+    streams the text as it is computed, and ends with exit code 1 if a token or a cycle count is not
+    the predicted one.
+    """
+    sys.exit(run(**options))
+
+
+def run(
+    prompt: str | None, tokens: int, temperature: float, topk: int, seed: int, config_name: str, model_name: str,
+    weights: str | None, waves: bool, wave_window: str, report: Path,
+) -> int:  # fmt: skip
+    """The command; returns the exit code."""
+    cfg = get_config(config_name)
+    folder = resolve_model(model_name)
+    bits = int(weights.removeprefix("int")) if weights else cfg.weight_bits
+    window = _window(wave_window, report) if waves else None
+    errors = Console(stderr=True)
+    bars = Bars(errors)
+    with bars:
+        compilation = compile_model(folder, cfg, bits, bars)
+        image, shape = compilation.image, compilation.shape
+        tokenizer = Tokenizer(folder, shape.vocab)
+        request = Request(
+            _prompt_ids(tokenizer, prompt), tokens, temperature, topk, seed, sorted(tokenizer.stop_ids)[:2]
+        )
+        library = build_core(cfg, waves, bars)
+    if window:
+        window = dataclasses.replace(window, path=window.path.with_suffix(f".{library.trace}"))
+    text = _Printer(tokenizer, request.prompt)
+    outcome = simulate(library, image, compilation.model, cfg, request, text.token, waves=window)
+    text.finish()
+    if window:
+        errors.print(f"waveform: {window.path}")
+    result = _report(cfg, bits, folder, shape, request, outcome, text.text, image)
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps(result, indent=2) + "\n")
+    _table(Console(), cfg, result, outcome)
+    if not outcome.matches:
+        errors.print("[red]the RTL differs from the reference or from the predicted cycles[/red]")
+    return 0 if outcome.matches else 1
+
+
+def _window(text: str, report: Path) -> Waves:
+    try:
+        first, last = (int(part) for part in text.split(":"))
+    except ValueError:
+        raise LpuError(f"--wave-window {text!r}: give FIRST:LAST in cycles, as 0:20000") from None
+    if not 0 <= first <= last:
+        raise LpuError(f"--wave-window {text!r}: 0 <= FIRST <= LAST")
+    return Waves(report.parent / "waves", first, last)
+
+
+def _prompt_ids(tokenizer: Tokenizer, prompt: str | None) -> list[int]:
+    """Ids of the prompt; a folder without a tokenizer takes ids."""
+    if tokenizer.available:
+        return tokenizer.encode(DEFAULT_PROMPT if prompt is None else prompt)
+    try:
+        return [int(part) for part in (prompt or "1").split(",")]
+    except ValueError:
+        raise LpuError(f"{tokenizer.path}: no tokenizer.json, so --prompt takes ids such as 1,2,3") from None
+
+
+class _Printer:
+    """Streams text to stdout as tokens come."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Any):
+        self.ids = [] if tokenizer.available else None
+        self.stream = tokenizer.stream() if tokenizer.available else None
+        self.text = ""
+        if tokenizer.available:
+            self._write(tokenizer.decode(list(prompt)), keep=False)
+
+    def token(self, token: int) -> None:
+        self._write(self.stream.step(token) if self.stream else f"{token} ")
+
+    def finish(self) -> None:
+        if self.stream:
+            self._write(self.stream.finish())
+        print(flush=True)
+
+    def _write(self, piece: str, keep: bool = True) -> None:
+        self.text += piece if keep else ""
+        print(piece, end="", flush=True)
+
+
+def _report(
+    cfg: Config, bits: int, folder: Path, shape: ModelShape, request: Request, outcome: Outcome, text: str, image: Image
+) -> dict[str, Any]:  # fmt: skip
+    position = min(REPORT_POSITION, shape.context - 1)
+    measured = position < len(outcome.cycles) and position >= len(request.prompt) - 1
+    cycles = outcome.cycles[position] if measured else image.cycles(position, True)
+    weighted, plain = utilisation(shape, cfg, bits, position, cycles)
+    return {
+        "text": text,
+        "ids": outcome.ids,
+        "prompt_tokens": len(request.prompt),
+        "tokens": len(outcome.ids),
+        "ended": outcome.reason.name,
+        "cycles_per_token": outcome.cycles,
+        "predicted_cycles_per_token": outcome.predicted,
+        "macs_per_cycle": cfg.macs_per_cycle(bits),
+        "mac_utilisation": weighted,
+        "mac_utilisation_unweighted": plain,
+        "mac_utilisation_position": position,
+        "mac_utilisation_cycles": cycles,
+        "mac_utilisation_evidence": "RTL simulation" if measured else "predicted cycles",
+        "macs_per_token": shape.macs(position),
+        "matches_reference": outcome.matches,
+        "sim_khz": outcome.khz,
+        "clock_hz": cfg.clock_hz,
+        "tokens_per_second": cfg.clock_hz / cycles,
+        "config": cfg.name,
+        "model": folder.name,
+        "weights": f"int{bits}",
+        "temperature": request.temperature,
+        "topk": request.topk,
+        "seed": request.seed,
+        "parameters_total": shape.parameters_total,
+        "parameters_active": shape.parameters_active,
+    }
+
+
+def _table(console: Console, cfg: Config, r: dict[str, Any], outcome: Outcome) -> None:
+    table = Table(title=f"{r['model']} ({r['weights']}) on {cfg.name}", show_header=False, title_justify="left")
+    position = r["mac_utilisation_position"]
+    sampled = outcome.cycles[r["prompt_tokens"] - 1 :]
+    wanted = outcome.predicted[r["prompt_tokens"] - 1 :]
+    rows = {
+        "tokens": f"{r['prompt_tokens']} of prompt, {r['tokens']} generated (ended by {r['ended']})",
+        "equal to the reference": "yes, every token and every cycle count" if outcome.matches else "NO",
+        "cycles per token": f"{_span(sampled)} simulated, {_span(wanted)} predicted",
+        f"MAC utilisation at position {position}": f"{r['mac_utilisation']:.1%} of {r['macs_per_cycle']} per cycle, "
+        f"{r['mac_utilisation_cycles']} cycles ({r['mac_utilisation_evidence']})",
+        "tokens per second": f"{r['tokens_per_second']:,.0f} at {cfg.clock_hz / 1e6:g} MHz, a stated clock (estimate)",
+        "simulated clock rate": f"{r['sim_khz']:.0f} kHz",
+        "parameters": f"{r['parameters_total']:,} in all, {r['parameters_active']:,} active",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _span(values: list[int]) -> str:
+    if not values:
+        return "-"
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"

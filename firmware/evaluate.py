@@ -1,0 +1,92 @@
+"""How well the integer model agrees with the float one: perplexity and top-1 on a text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from hdl.config import Config
+from sim.float_model import FloatModel
+from sim.reference import Reference, logits_float
+
+from .calibrate import Calibration, calibrate
+from .checkpoint import Checkpoint
+from .errors import LpuError
+from .quantise import quantise
+from .tokenizer import Tokenizer
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Perplexities per token, and the share of positions at which integer and float model rank the same id first."""
+
+    ppl_float: float
+    ppl_int8: float
+    ppl_int4: float
+    top1_int8: float
+    top1_int4: float
+    tokens: int
+    """Predicted tokens: those behind the first of each window."""
+
+
+def text_ids(ckpt: Checkpoint, text: Path, tokens: int | None) -> np.ndarray:
+    """Ids of a text file, at most ``tokens``. Raises :class:`LpuError` for a missing, empty or non-UTF-8 file."""
+    try:
+        content = text.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LpuError(f"{text}: cannot be read as UTF-8 text: {error}") from None
+    ids = Tokenizer(ckpt.path, ckpt.shape.vocab).encode(content)[:tokens]
+    if len(ids) < 2:
+        raise LpuError(f"{text}: {len(ids)} tokens; perplexity needs at least two")
+    return np.asarray(ids, np.int64)
+
+
+def windows(ids: np.ndarray, context: int) -> list[np.ndarray]:
+    """Consecutive windows of ``context`` ids; a last one of a single id predicts nothing and is dropped."""
+    return [w for w in (ids[i : i + context] for i in range(0, len(ids), context)) if len(w) > 1]
+
+
+def negative_log_likelihood(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """[T - 1] nats: of each id but the first, given the logits [T, V] before it."""
+    x = logits[:-1].astype(np.float64)
+    x -= x.max(axis=1, keepdims=True)
+    return np.log(np.exp(x).sum(axis=1)) - x[np.arange(len(x)), ids[1:]]
+
+
+def evaluate(
+    ckpt: Checkpoint,
+    cfg: Config,
+    ids: np.ndarray,
+    calibration: Calibration | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Perplexity of the float model and of the exact integer model with int8 and int4 weights, on the same windows."""
+    report = progress or (lambda stage, done, total: None)
+    parts = windows(ids, ckpt.shape.context)
+    predicted = sum(len(w) - 1 for w in parts)
+
+    def run(stage: str, forward: Callable[[np.ndarray], np.ndarray]) -> tuple[float, np.ndarray]:
+        loss, best = [], []
+        for i, w in enumerate(parts):
+            report(stage, i, len(parts))
+            logits = forward(w)
+            loss.append(negative_log_likelihood(logits, w))
+            best.append(logits[:-1].argmax(axis=1))
+        report(stage, len(parts), len(parts))
+        return float(np.exp(np.concatenate(loss).mean())), np.concatenate(best)
+
+    ppl, best = run("float", FloatModel(ckpt).forward)
+    report("calibration", 0, 1)
+    calibration = calibration or calibrate(ckpt)
+    report("calibration", 1, 1)
+    results = {}
+    for bits in (8, 4):
+        model, _ = quantise(ckpt, cfg, bits, calibration)
+        results[bits] = run(f"int{bits}", lambda w, m=model: logits_float(Reference(m).forward(w)))  # type: ignore[misc]
+    agree = {bits: float((top == best).mean()) for bits, (_, top) in results.items()}
+    return Evaluation(ppl, results[8][0], results[4][0], agree[8], agree[4], predicted)

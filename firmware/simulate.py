@@ -1,0 +1,153 @@
+"""A run of the RTL, token by token, checked against the reference and the predicted cycles."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hdl.config import Config
+from hdl.image import Param, Reason
+from sim.qmodel import QModel
+from sim.reference import Reference, Sampling
+from sim.verilator import Library, VerilatorModel
+
+from .checkpoint import ModelShape
+from .driver import Driver, Part, run_parts
+from .errors import LpuError
+from .image_file import Image
+from .scalar import scalar
+from .sim_transport import SimTransport
+
+REPORT_POSITION = 64
+"""Position at which utilisation is stated."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to generate."""
+
+    prompt: Sequence[int]
+    tokens: int
+    temperature: float = 0.0
+    topk: int = 0
+    seed: int = 0
+    stop_ids: Sequence[int] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Waves:
+    """Waveform of the cycles [first, last] of the run (counted from the run's start), written to ``path``."""
+
+    path: Path
+    first: int
+    last: int
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a run gave. Cycle lists have an entry for every token processed, prompt tokens first."""
+
+    ids: list[int]
+    reference_ids: list[int]
+    cycles: list[int]
+    predicted: list[int]
+    reason: Reason
+    fault: bool
+    run_cycles: int
+    run_seconds: float
+
+    @property
+    def matches(self) -> bool:
+        """Every token and every cycle count as predicted."""
+        return self.ids == self.reference_ids and self.cycles == self.predicted and not self.fault
+
+    @property
+    def khz(self) -> float:
+        """Simulated clock rate."""
+        return self.run_cycles / self.run_seconds / 1e3 if self.run_seconds else 0.0
+
+
+def simulate(
+    library: Library,
+    image: Image,
+    model: QModel,
+    cfg: Config,
+    request: Request,
+    on_token: Callable[[int], None] = lambda token: None,
+    on_load: Callable[[int, int], None] = lambda done, total: None,
+    waves: Waves | None = None,
+) -> Outcome:
+    """Load the image into the simulated LPU over its byte stream, run it, and compare.
+
+    Raises :class:`LpuError` for a request the LPU would not take, before anything is simulated.
+    """
+    check_request(cfg, model, request)
+    with VerilatorModel(library) as simulator:
+        driver = Driver(SimTransport(simulator))
+        parts = list(image.parts())
+        total = sum(len(data) for _, _, _, data in parts)
+        driver.load(parts, progress=lambda done: on_load(done, total))
+        if waves:
+            simulator.record(waves.path, simulator.cycles + waves.first, simulator.cycles + waves.last)
+        before, start = simulator.cycles, time.perf_counter()
+        run = driver.run(
+            list(request.prompt), request.tokens, request.temperature, request.topk, request.seed, list(request.stop_ids)
+        )
+        ids, cycles, predicted = [], [], []
+        for position, record in enumerate(run):
+            cycles.append(record.cycles)
+            predicted.append(image.cycles(position, record.sampled))
+            if record.sampled:
+                ids.append(record.token)
+                on_token(record.token)
+        seconds = time.perf_counter() - start
+        assert run.reason is not None
+        reference = Reference(model).generate(
+            list(request.prompt), request.tokens, sampling_of(cfg, model, request), tuple(request.stop_ids)
+        )
+        return Outcome(
+            ids, reference, cycles, predicted, run.reason, bool(simulator.get("fault")), simulator.cycles - before, seconds
+        )
+
+
+def check_request(cfg: Config, model: QModel, request: Request) -> list[Part]:
+    """What the driver would load for this request; raises :class:`LpuError` for a bad one."""
+    return run_parts(
+        cfg, list(request.prompt), request.tokens, request.temperature, request.topk, request.seed,
+        list(request.stop_ids), context=model.shape.context, vocab=model.shape.vocab,
+    )  # fmt: skip
+
+
+def sampling_of(cfg: Config, model: QModel, request: Request) -> Sampling:
+    """The registers a request sets, for the reference: read back from what the driver loads."""
+    values: dict[Param, int] = {}
+    for space, _, address, data in check_request(cfg, model, request):
+        if space.name == "PARAM":
+            for i in range(0, len(data), 8):
+                values[Param(address + i // 8)] = int.from_bytes(data[i : i + 8], "little")
+    inverse = 1.0 if values[Param.NOISE] == 0 else 1 / request.temperature
+    return Sampling(scalar(inverse), values[Param.NOISE], values[Param.TOPK], values[Param.SEED])
+
+
+def utilisation(shape: ModelShape, cfg: Config, weights: int, position: int, cycles: int) -> tuple[float, float]:
+    """MAC utilisation of one token: (weighted by operand width, unweighted).
+
+    Useful MACs of each operation over the peak at its operands' width, summed, over the token's cycles;
+    unweighted: all MACs over the peak at the weights' width. Keys and values are int8, and so is the router.
+    """
+    kinds = shape.macs_by_kind(position)
+    wide, narrow = cfg.macs_per_cycle(8), cfg.macs_per_cycle(weights)
+    floor = kinds["weight"] / narrow + (kinds["router"] + kinds["kv"]) / wide
+    return floor / cycles, shape.macs(position) / narrow / cycles
+
+
+def resolve_model(name: str) -> Path:
+    """A model folder by path, or by the name of a shipped one. Raises :class:`LpuError` listing the shipped ones."""
+    shipped = Path(__file__).parent / "models"
+    for path in (Path(name), shipped / name):
+        if (path / "config.json").is_file():
+            return path
+    names = sorted(p.parent.name for p in shipped.glob("*/config.json"))
+    raise LpuError(f"{name}: no folder with a config.json, and no shipped model of that name ({', '.join(names)})")
