@@ -6,8 +6,9 @@ Liu et al. 2023, "LLM-QAT: Data-Free Quantization Aware Training" (arXiv 2305.17
 is the same on every run.
 
 The chip folds the gain of a norm into the weights behind it, so the second moments for q, k, v, the router,
-gate and up are those of the gain-free input x / rms(x), to go with weights W * gain. The LM head has both: "lm_head"
-with the gain in its input (tied embeddings cannot take it), "lm_head_folded" with the gain in its weights.
+gate and up are those of the gain-free input x / rms(x), to go with weights W * gain. The LM head has both:
+"lm_head" with the gain in its input (tied embeddings cannot take it), "lm_head_folded" with the gain in its
+weights.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from sim.float_model import CheckpointLike, FloatModel
 
 F64 = NDArray[np.float64]
 
-# Name of the observed input (see FloatModel.forward) of each linear layer; per expert where the third is True.
+# Name of the observed input (see FloatModel.forward) of each linear layer; per expert where the third is
+# True.
 LINEAR_INPUTS: dict[str, tuple[str, bool]] = {
     "q": ("qkv_in", False),
     "k": ("qkv_in", False),
@@ -46,10 +48,10 @@ _INPUT_NAMES = {name for name, _ in LINEAR_INPUTS.values()}
 class Calibration:
     """What was seen while the model read `ids` [n_seqs, length].
 
-    `moments[input, layer, expert]` is the sum of x x^T, float64 [K, K], over the tokens that reached that input
-    (`counts` of them); layer and expert are -1 where there is none. `lanes[name, layer]` is the largest
-    magnitude of each lane, float32 [width], of every tensor that the float model names, experts taken together.
-    `final_gain` is the gain of the final norm, [d].
+    `moments[input, layer, expert]` is the sum of x x^T, float64 [K, K], over the tokens that reached that
+    input (`counts` of them); layer and expert are -1 where there is none. `lanes[name, layer]` is the
+    largest magnitude of each lane, float32 [width], of every tensor that the float model names, experts
+    taken together. `final_gain` is the gain of the final norm, [d].
     """
 
     ids: NDArray[np.int64]
@@ -66,8 +68,8 @@ class Calibration:
     def hessian(self, layer: int | None, linear: str, expert: int | None = None) -> F64 | None:
         """Mean of x x^T, float64 [K, K], at the input of a linear layer: a key of LINEAR_INPUTS.
 
-        `layer` is None for the LM head; `expert` is needed for gate, up and down (0 in a dense model). None is
-        returned where second moments were not collected, or no token reached the expert.
+        `layer` is None for the LM head; `expert` is needed for gate, up and down (0 in a dense model). None
+        is returned where second moments were not collected, or no token reached the expert.
         """
         name, per_expert = LINEAR_INPUTS[linear]
         if per_expert and expert is None:

@@ -87,8 +87,8 @@ _MODEL_TYPES = {"mixtral": "MixtralForCausalLM", "mistral": "MistralForCausalLM"
 class ModelShape:
     """What a model is, apart from its weights. Sizes count elements, `window` and `context` count tokens.
 
-    `window` is None or the number of keys (the query's own included) that a query sees. `experts == 1` means a
-    dense feed-forward network without a router. `bos` is None where the model has no start token.
+    `window` is None or the number of keys (the query's own included) that a query sees. `experts == 1`
+    means a dense feed-forward network without a router. `bos` is None where the model has no start token.
     """
 
     vocab: int
@@ -115,7 +115,7 @@ class ModelShape:
                 raise CheckpointError(f"model shape: {name} is {getattr(self, name)}, must be at least 1")
         if self.heads % self.kv_heads:
             raise CheckpointError(
-                f"model shape: {self.heads} attention heads do not divide into {self.kv_heads} key/value heads"
+                f"model shape: {self.heads} heads do not divide into {self.kv_heads} key/value heads"
             )
         if self.head_dim % 2:
             raise CheckpointError(f"model shape: head size {self.head_dim} is odd; RoPE turns pairs")
@@ -412,11 +412,11 @@ def _read_header(file: Path) -> dict[str, _Entry]:
             want = math.prod(shape) * _DTYPES[dtype].itemsize
             if begin < 0 or end - begin != want:
                 raise CheckpointError(
-                    f"{file}: tensor {name}: {dtype} of shape {list(shape)} takes {want} bytes, found {end - begin}"
+                    f"{file}: tensor {name}: {dtype} {list(shape)} takes {want} bytes, found {end - begin}"
                 )
         if 8 + length + end > size:
             raise CheckpointError(
-                f"{file}: truncated: tensor {name} ends at byte {8 + length + end} of a file of {size} bytes; "
+                f"{file}: truncated: tensor {name} ends at byte {8 + length + end} of {size}; "
                 f"copy or download the file again"
             )
         entries[name] = _Entry(file, dtype, shape, 8 + length + begin)
@@ -586,14 +586,16 @@ class Checkpoint:
             entry = self._entries[name]
             if entry.dtype not in _DTYPES:
                 raise CheckpointError(
-                    f"{entry.file}: tensor {name}: dtype {entry.dtype} is not supported, expected F32, F16 or BF16"
+                    f"{entry.file}: tensor {name}: dtype {entry.dtype} is not supported, "
+                    f"expected F32, F16 or BF16"
                 )
             if entry.shape != shape:
                 raise CheckpointError(
                     f"{entry.file}: tensor {name}: expected shape {list(shape)}, found {list(entry.shape)}"
                 )
         for name, entry in self._entries.items():
-            # A tensor nobody reads would silently change the model (a bias, a further norm); two kinds are safe.
+            # A tensor nobody reads would silently change the model (a bias, a further norm); two kinds are
+            # safe.
             if name not in expected and not name.endswith("rotary_emb.inv_freq") and name != "lm_head.weight":
                 raise CheckpointError(
                     f"{entry.file}: tensor {name} is not part of a {self.architecture} model here"

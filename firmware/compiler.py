@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 
 from hdl.config import Config
+from hdl.isa import get_isa
 from sim.qmodel import QLayer, QLinear, QModel, QShape, QShifts
 
 from .calibrate import Calibration, calibrate
 from .checkpoint import Checkpoint, ModelShape
 from .errors import LpuError
-from .image_file import Image, ImageError, atomic_file, program_notes, read_image, section, write_image
+from .image_file import Image, atomic_file, program_notes, read_image, section, write_image
 from .layout import Layout, Need
 from .lower import Compiled, lower
 from .quantise import ROUTER_WIDTH, TensorReport, quantise
@@ -77,17 +78,16 @@ class Compilation:
     cfg: Config
     shape: ModelShape
     weights: int
+    qmodel: QModel
+    """The integers in the image, for ``sim/reference.py``."""
     report: tuple[TensorReport, ...]
-    needs: tuple[Need, ...]
-    """Words needed of each memory, and what there is."""
     cached: bool
     """Taken from the cache."""
-    _load: Callable[[], Quantised] = dataclasses.field(repr=False)
 
-    @cached_property
-    def qmodel(self) -> QModel:
-        """The integers in the image, for ``sim/reference.py``."""
-        return self._load().model
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Words needed of each memory, and what there is."""
+        return tuple(Need(**need) for need in self.image.meta["needs"])
 
     @cached_property
     def compiled(self) -> Compiled:
@@ -123,7 +123,7 @@ def compile_model(
     progress("read the checkpoint")
     ckpt = Checkpoint(model_dir)
     tokenizer = Tokenizer(ckpt.path, ckpt.shape.vocab)
-    needs = memory_needs(ckpt.shape, cfg, weights)
+    memory_needs(ckpt.shape, cfg, weights)  # what does not fit is told before the long stages
     store = _Cache(cache)
     key = _key(ckpt, _SOURCES, cfg.name, cfg.hash(), weights)
     stem = f"{ckpt.path.resolve().name}-{cfg.name}-int{weights}-{key}"
@@ -134,20 +134,17 @@ def compile_model(
             image, quantised = read_image(image_path, cfg), load_quantised(model_path)
             if image.meta.get("qmodel") == model_digest(quantised.model):
                 store.touch(image_path, model_path)
-                return Compilation(
-                    image, cfg, ckpt.shape, weights, quantised.report, needs, True, lambda: quantised
-                )
+                return Compilation(image, cfg, ckpt.shape, weights, quantised.model, quantised.report, True)
     quantised = _quantise(ckpt, cfg, weights, progress, store)
     progress("lower and schedule")
     compiled = lower(quantised.model, cfg)
-    needs = (*needs, *_program_needs(compiled))
-    image = _make_image(ckpt, tokenizer, quantised, compiled, weights, needs)
+    image = _make_image(ckpt, tokenizer, quantised, compiled, weights)
     if image_path is not None and model_path is not None:
         with contextlib.suppress(LpuError):  # a full disk: the result is good all the same
             save_quantised(model_path, quantised)
             write_image(image_path, image)
             store.trim(image_path, model_path)
-    return Compilation(image, cfg, ckpt.shape, weights, quantised.report, needs, False, lambda: quantised)
+    return Compilation(image, cfg, ckpt.shape, weights, quantised.model, quantised.report, False)
 
 
 def quantise_model(
@@ -157,7 +154,7 @@ def quantise_model(
     progress: Progress | None = None,
     cache: Path | None = CACHE,
 ) -> Quantised:
-    """Quantise only: the model need not fit the configuration's memories. Raises LpuError as compile_model."""
+    """Quantise only: the model need not fit the configuration's memories. Errors as compile_model's."""
     return _quantise(Checkpoint(model_dir), cfg, weights, progress or _silent, _Cache(cache))
 
 
@@ -196,8 +193,6 @@ def _outline(shape: ModelShape, weights: int) -> QModel:
 def _program_needs(compiled: Compiled) -> tuple[Need, ...]:
     """Instruction words of the fullest queue, and phases."""
     cfg = compiled.cfg
-    from hdl.isa import get_isa
-
     formats = get_isa(cfg).formats
     fullest = max(formats, key=lambda q: len(compiled.program.code[q]) * formats[q].words)
     words = len(compiled.program.code[fullest]) * formats[fullest].words
@@ -213,9 +208,9 @@ def _make_image(
     quantised: Quantised,
     compiled: Compiled,
     weights: int,
-    needs: Iterable[Need],
 ) -> Image:
     shape = ckpt.shape
+    needs = [*compiled.layout.needs, *_program_needs(compiled)]
     text = ckpt.path / "tokenizer.json"
     sections = tuple(section(s.space, s.sub, s.address, s.data) for s in compiled.sections)
     meta: dict[str, Any] = {
@@ -404,7 +399,7 @@ def model_digest(model: QModel) -> str:
     digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode())
     for a in arrays:
         digest.update(f"{a.dtype.str}{a.shape}".encode())
-        digest.update(np.ascontiguousarray(a))
+        digest.update(np.ascontiguousarray(a).data)
     return digest.hexdigest()[:32]
 
 
@@ -428,9 +423,10 @@ def load_quantised(path: str | Path) -> Quantised:
         return QLinear(array(node["weight"]), node["width"], array(node["scl"]), node["shift"])
 
     def layer(node: Mapping[str, Any]) -> QLayer:
-        one = {n: linear(node[n]) for n in ("q", "k", "v", "o")}
-        many = {n: tuple(linear(e) for e in node[n]) for n in ("gate", "up", "down")}
-        return QLayer(**one, router=None if node["router"] is None else linear(node["router"]), **many)
+        q, k, v, o = (linear(node[n]) for n in ("q", "k", "v", "o"))
+        router = None if node["router"] is None else linear(node["router"])
+        gate, up, down = (tuple(linear(e) for e in node[n]) for n in ("gate", "up", "down"))
+        return QLayer(q, k, v, o, router, gate, up, down)
 
     tree = header["model"]
     model = QModel(
@@ -447,5 +443,3 @@ def load_quantised(path: str | Path) -> Quantised:
     report = (TensorReport(n, w, math.inf if snr is None else snr) for n, w, snr in header["report"])
     return Quantised(model, tuple(report))
 
-
-__all__ = ["Compilation", "ImageError", "Quantised", "compile_model", "quantise_model"]

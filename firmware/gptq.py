@@ -1,14 +1,16 @@
 """Symmetric per-row weight quantisation: searched scales and error-compensated rounding.
 
-A weight matrix W [O, K] becomes q * scale: small integers q [O, K] and one positive scale per output row [O].
-What matters is not the error of the weights but that of the outputs, W x. With the second moment of the inputs,
-H = sum x x^T [K, K], the squared output error of a row with weight error e is e H e^T; that is what is
-minimised here where H is known, and e e^T where it is not.
+A weight matrix W [O, K] becomes q * scale: small integers q [O, K] and one positive scale per output row
+[O]. What matters is not the error of the weights but that of the outputs, W x. With the second moment of
+the inputs, H = sum x x^T [K, K], the squared output error of a row with weight error e is e H e^T; that is
+what is minimised here where H is known, and e e^T where it is not.
 
 - Rounding: GPTQ, Frantar et al. 2022 (arXiv 2210.17323), section 3: columns are rounded one after another and
-  the error of each is made up for by the columns that follow, with 1 % damping and the order of falling diag(H).
+  the error of each is made up for by the columns that follow, with 1 % damping and the order of falling
+  diag(H).
 - Refinement: cyclic coordinate descent on the same error, QuantEase, Behdin et al. 2023 (arXiv 2309.01885),
   section 3, in turn with the closed-form best scale of the row. The error never grows.
+- Errors made upstream: GPTAQ, Li et al. 2025 (arXiv 2504.02692); see `drift`.
 - Rows that lie on an integer grid already (trained so) are found and given back unchanged.
 """
 
@@ -26,13 +28,13 @@ F64 = NDArray[np.float64]
 I8 = NDArray[np.int8]
 Floats = NDArray[Any]
 
-# Greatest distance from the grid of a row that counts as lying on it, as a fraction of absmax / limit (the step
-# of the full grid). At 4 bits it covers the rounding of bfloat16 storage; it is small beside the half step that
-# rounding may cost, so a short row that comes so close by chance loses nothing.
+# Greatest distance from the grid of a row that counts as lying on it, as a fraction of absmax / limit (the
+# step of the full grid). At 4 bits it covers the rounding of bfloat16 storage; it is small beside the half
+# step that rounding may cost, so a short row that comes so close by chance loses nothing.
 GRID_TOLERANCE = 0.03
 
-# Weights handled at once. With a Hessian it bounds memory (64 MiB as float64); without, the many passes over the
-# same few rows stay in the processor's cache, twice as quick on a large matrix.
+# Weights handled at once. With a Hessian it bounds memory (64 MiB as float64); without, the many passes
+# over the same few rows stay in the processor's cache, twice as quick on a large matrix.
 _CHUNK = 1 << 23
 _CHUNK_PLAIN = 1 << 16
 
@@ -41,7 +43,7 @@ _BLOCK = 64
 
 
 def limit_of(bits: int) -> int:
-    """Largest magnitude of the symmetric grid: 7 for 4 bits, 127 for 8. Raises ValueError below 2 or above 8."""
+    """Largest magnitude of the symmetric grid: 7 for 4 bits, 127 for 8. Raises ValueError outside 2..8."""
     if not 2 <= bits <= 8:
         raise ValueError(f"weights of {bits} bits are not supported, 2 to 8 are")
     return (1 << (bits - 1)) - 1
@@ -55,6 +57,7 @@ def quantise_rows(
     damping: float = 0.01,
     act_order: bool = True,
     sweeps: int = 4,
+    drift: Floats | None = None,
 ) -> tuple[I8, F64]:
     """Quantise the rows of w [O, K] to (q [O, K] int8, scale [O] float64), w ~ q * scale[:, None].
 
@@ -63,7 +66,12 @@ def quantise_rows(
     is added to its diagonal, as a fraction of the diagonal's mean. `act_order` rounds columns in the order of
     falling diag(H); `sweeps` is the number of refinement rounds (0: plain GPTQ).
 
-    Rows of zeros get scale 1. Raises ValueError for shapes that do not match and for values that are not finite.
+    `drift` [K, K] makes up for errors upstream (GPTAQ, Li et al. 2025, arXiv 2504.02692): with inputs x in
+    the exact and y in the quantised model, `hessian` is the sum of y y^T and `drift`, in the same unit,
+    that of y (x - y)^T. Rows are then rounded towards the weights whose outputs on y come closest to w x.
+
+    Rows of zeros get scale 1. Raises ValueError for shapes that do not match and for values that are not
+    finite.
     """
     limit = limit_of(bits)
     w = np.asarray(w, np.float64)
@@ -74,6 +82,8 @@ def quantise_rows(
         raise ValueError("weights must be finite")
     h = None if hessian is None else _damped(hessian, K, damping)
     q, scale, done = _on_grid(w, limit)
+    if h is not None and drift is not None:
+        w = _towards_exact(w, h, drift, float(np.trace(np.asarray(hessian, np.float64))) / K)
     rest = np.flatnonzero(~done)
     chunk = _CHUNK_PLAIN if h is None else _CHUNK
     for part in np.array_split(rest, max(1, math.ceil(len(rest) * K / chunk))):
@@ -101,13 +111,28 @@ def _damped(hessian: Floats, K: int, damping: float) -> F64:
     return h
 
 
+def _towards_exact(w: F64, h: F64, drift: Floats, mean: float) -> F64:
+    """w + w (sum (x - y) y^T) H^-1: the least squares fit of the exact outputs from the inputs y.
+
+    `mean` is the mean diagonal of the Hessian, by which h was divided.
+    """
+    moment = np.asarray(drift, np.float64)
+    if moment.shape != h.shape:
+        raise ValueError(f"the drift must be {list(h.shape)} like the Hessian, found {list(moment.shape)}")
+    if not np.isfinite(moment).all():
+        raise ValueError("the drift must be finite")
+    if mean <= 0:
+        return w
+    return w + w @ np.linalg.solve(h, moment / mean).T
+
+
 def _on_grid(w: F64, limit: int) -> tuple[F64, F64, NDArray[np.bool_]]:
     """(q, scale, done): `done` marks the rows whose values are integers -limit..limit times one number.
 
-    The largest magnitude of such a row is an integer k times the scale; each k is tried. Rows of zeros are done.
+    The largest magnitude of such a row is an integer k times the scale; each k is tried. Rows of zeros are
+    done.
     """
-    O, K = w.shape
-    q, scale = np.zeros((O, K)), np.ones(O)
+    q, scale = np.zeros(w.shape), np.ones(len(w))
     absmax = np.abs(w).max(axis=1, initial=0.0)
     done = absmax == 0
     unit = w / np.where(done, 1.0, absmax)[:, None]  # [O, K] in -1..1

@@ -159,7 +159,7 @@ class Image:
             words, n = self._words(Space.PROGRAM, int(q)), isa.formats[q].words
             if len(words) % n:
                 raise ImageError(
-                    f"{self.label}: section PROGRAM {q.name}: {len(words)} words are not whole instructions of {n}"
+        XX
                 )
             notes = self._notes(q.name)
             instrs = []
@@ -195,7 +195,7 @@ class Image:
 
     def _need(self, param: Param) -> int:
         if param not in self.params:
-            raise ImageError(f"{self.label}: holds a program without a model: parameter {param.name} is not set")
+            raise ImageError(f"{self.label}: a program without a model: parameter {param.name} is not set")
         return self.params[param]
 
     @property
@@ -335,7 +335,7 @@ def _write_data(out: IO[bytes], data: Rows) -> dict[str, int]:
     out.write(bytes(-out.tell() % _ALIGN))
     offset, crc = out.tell(), 0
     for at in range(0, len(data), _CHUNK):
-        chunk = data[at : at + _CHUNK].tobytes()
+        chunk = data[at : at + _CHUNK].data
         crc = zlib.crc32(chunk, crc)
         out.write(chunk)
     return {"offset": offset, "length": len(data), "crc32": crc}
@@ -417,14 +417,16 @@ def _config(path: Path, directory: dict[str, Any], cfg: Config | None) -> Config
     name, digest = directory["config"], directory["config_hash"]
     if cfg is not None and cfg.hash() != digest:
         raise ImageError(
-            f"{path}: was made for config {name!r} (hash {digest}), not for config {cfg.name!r} (hash {cfg.hash()})"
+            f"{path}: was made for config {name!r} (hash {digest}), "
+            f"not for config {cfg.name!r} (hash {cfg.hash()})"
         )
     if cfg is None:
         known = [c for c in CONFIGS.values() if c.hash() == digest]
         if not known:
-            what = f"config {name!r} of this program has hash {CONFIGS[name].hash()}" if name in CONFIGS else (
-                f"this program knows {', '.join(CONFIGS)}")  # fmt: skip
-            raise ImageError(f"{path}: was made for config {name!r} (hash {digest}); {what}")
+            known_here = ", ".join(f"{c.name} ({c.hash()})" for c in CONFIGS.values())
+            raise ImageError(
+                f"{path}: was made for config {name!r} (hash {digest}); this program knows {known_here}"
+            )
         cfg = next((c for c in known if c.name == name), known[0])
     if directory["contract"] != contract_hash(cfg):
         raise ImageError(f"{path}: was made with another version of the instruction set; compile it again")
@@ -439,9 +441,11 @@ def _checked(path: Path, data: Rows, entry: dict[str, Any]) -> Rows:
     view = data[offset : offset + length]
     crc = 0
     for at in range(0, length, _CHUNK):
-        crc = zlib.crc32(view[at : at + _CHUNK], crc)
+        crc = zlib.crc32(view[at : at + _CHUNK].data, crc)
     if crc != entry["crc32"]:
-        raise ImageError(f"{path}: section {entry['name']} is damaged (checksum); copy or compile the image again")
+        raise ImageError(
+            f"{path}: section {entry['name']} is damaged (checksum); copy or compile the image again"
+        )
     return view
 
 
@@ -452,8 +456,8 @@ def _section(path: Path, cfg: Config, entry: dict[str, Any], view: Rows) -> Imag
     rows, rest = divmod(len(view), row_bytes(cfg, space))
     if rest or not 0 <= sub < banks or address < 0 or address + rows > depth:
         raise ImageError(
-            f"{path}: section {entry['name']}: bank {sub}, {len(view)} bytes from row {address} on do not fit "
-            f"{banks} banks of {depth} rows of {row_bytes(cfg, space)} bytes (config {cfg.name})"
+            f"{path}: section {entry['name']}: {len(view)} bytes from row {address} of bank {sub} on do not "
+            f"fit {banks} banks of {depth} rows of {row_bytes(cfg, space)} bytes (config {cfg.name})"
         )
     return ImageSection(space, sub, address, view)
 

@@ -8,6 +8,7 @@ a row a cycle, without a trip through memory between the steps.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from hdl.isa import (
 )
 from sim.qmodel import QModel
 
+from .errors import LpuError
 from .layout import Layout, Matrix, ceil_div
 from .schedule import Scheduler, Slot, Times
 
@@ -37,6 +39,15 @@ R_NORM, R_HEAD, R_LM, R_EXPERT = 1, 2, 4, 6
 """Scalar registers: 1/rms; 1/sum of two heads in turn; the LM head's; router weights."""
 K_TEMPERATURE, K_LM = 1, 2
 """Scalar constants: 1/T (host), the LM head's (image)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ValuePart:
+    """Part of a head's P V: accumulator sets first..first + sets, which make ``rows`` result rows."""
+
+    first: int
+    sets: int
+    rows: int
 
 
 class TokenProgram:
@@ -225,17 +236,17 @@ class TokenProgram:
 
         Returns when the last head's activation words can be read.
         """
-        heads, sched, lay = self.model.shape.heads, self.sched, self.layout
+        heads, sched, parts = self.model.shape.heads, self.sched, self._value_parts
         slots = self.cfg.slots(8)
         top: dict[int, Times] = {}
         exps: dict[int, Times] = {}
         recip: dict[int, Times] = {}
-        pv: dict[int, Times] = {}
+        pv = sched.start
         for i in range(heads + 2):
             if i >= 2:
                 recip[i - 2] = self._recip(i - 2, exps[i - 2])
             if i >= 3:
-                self._attn_out(i - 3, pv[i - 3], recip[i - 3])
+                self._attn_out(i - 3, parts[-1], pv, recip[i - 3])
             if i < heads:
                 top[i] = self._scores(i, q_ready, kv_ready)
             if 1 <= i <= heads:
@@ -246,10 +257,31 @@ class TokenProgram:
                 slope = self._score_period if i <= heads else 0
             sched.close(f"scores {i}", slope=slope, count=Count.SETS if slope else Count.IMM)
             if i >= 2:
-                pv[i - 2] = self._pv(i - 2, exps[i - 2], kv_ready)
-                sched.close(f"P V {i - 2}", slope=lay.value_sets, count=Count.WORDS)
-        last = heads - 1
-        return self._attn_out(last, pv[last], recip[last])
+                for part, before in zip(parts, (None, *parts), strict=False):
+                    if before is not None:
+                        self._attn_out(i - 2, before, pv, recip[i - 2])
+                    pv = self._pv(i - 2, part, exps[i - 2], kv_ready)
+                    sched.close(f"P V {i - 2}", slope=part.sets, count=Count.WORDS)
+        return self._attn_out(heads - 1, parts[-1], pv, recip[heads - 1])
+
+    @property
+    def _value_parts(self) -> list[ValuePart]:
+        """The accumulator sets of a head's P V, in parts of no more than half of the accumulators."""
+        lay, cfg = self.layout, self.cfg
+        slots, most = cfg.slots(8), cfg.accs // 2
+        if lay.value_sets > most:
+            whole = cfg.word_rows // math.gcd(cfg.word_rows, slots)  # sets that end with an activation word
+            most -= most % whole
+            if most == 0:
+                raise LpuError(
+                    f"head_dim = {self.model.shape.head_dim} needs {lay.value_sets} accumulator sets; of the "
+                    f"{cfg.accs} of config {cfg.name}, half do not make an activation word"
+                )
+        parts = []
+        for first in range(0, lay.value_sets, most):
+            sets = min(most, lay.value_sets - first)
+            parts.append(ValuePart(first, sets, min(sets * slots, lay.head_rows - first * slots)))
+        return parts
 
     @property
     def _score_pitch(self) -> int:
@@ -276,21 +308,32 @@ class TokenProgram:
             "d2": self._score_period, "w": lay.key_w + group * lay.key_head_w, "w_sel": Base.LAYER, "w_s1": 1,
             "w_s2": lay.head_words, "a": lay.q_act + h * lay.head_words, "a_s1": 1, "acc": 0, "acc_s2": 2,
         }  # fmt: skip
+        loops = {"n1": slots, "d1": pitch, "n2_sel": Count.SETS, "d2": slots * pitch}
         acc = {
             "width": Width.INT8, "max": 1, "bank": h % 2, "shift": self.model.shifts.score, "acc": 0, "acc_s2": 2,
-            "slot_s1": 1, "n1": slots, "d1": pitch, "n2_sel": Count.SETS, "d2": slots * pitch,
+            "slot_s1": 1, **loops,
         }  # fmt: skip
-        rows = {"n1_sel": Count.ROWS, "d1": pitch}
-        scales = {"s": lay.key_s + group * lay.cache_rows, "s_sel": Base.LAYER, "s_s1": 1, **rows}
+        scales = {
+            "s": lay.key_s + group * lay.cache_rows, "s_sel": Base.LAYER, "s_s1": 1, "s_s2": slots, **loops,
+        }  # fmt: skip
+        write = {
+            "source": Source.Y, "x": lay.scores[h % 2], "x_s1": 1, "n1_sel": Count.ROWS, "d1": pitch,
+        }  # fmt: skip
         at = lay.head_words - 1 + t.dot
         note = f"scores of head {h}"
         bundle = [
             Slot(Queue.ABC, 0, dot, note),
             Slot(Queue.SR, at - t.mem_read, scales, note),
             Slot(Queue.ACC, at, acc, note),
-            Slot(Queue.XW, at + t.acc, {"source": Source.Y, "x": lay.scores[h % 2], "x_s1": 1, **rows}, note),
+            Slot(Queue.XW, at + t.acc, write, note),
         ]
-        start = self.sched.place(bundle, q_ready, kv_ready)
+        free = [self._acc_read[2 * b] + 1 - t.dot - b * self._score_period for b in range(self.cfg.accs // 2)]
+        start = self.sched.place(bundle, q_ready, kv_ready, *free)
+        sets, banks = self.sched.counts[Count.SETS], self.cfg.accs // 2
+        for b in range(banks):
+            last = b + (sets - 1 - b) // banks * banks  # the last set in this accumulator
+            read = start + at + (last * slots + slots - 1) * pitch
+            self._acc_read[2 * b] = np.where(sets > b, read, self._acc_read[2 * b])
         return start + at + self.sched.span(acc) + t.max
 
     def _softmax(self, h: int, top: Times, kv_ready: Times) -> Times:
@@ -318,39 +361,45 @@ class TokenProgram:
         fields = {"op": SfuOp.RECIP, "dst": R_HEAD + h % 2, "bank": h % 2}
         return self.sched.place([Slot(Queue.SFU, 0, fields, f"1 / sum of head {h}")], ready) + self.t.sfu_recip
 
-    def _pv(self, h: int, exp_start: Times, kv_ready: Times) -> Times:
-        """Probabilities times V; returns the first micro-op's cycle."""
+    def _pv(self, h: int, part: ValuePart, exp_start: Times, kv_ready: Times) -> Times:
+        """Probabilities times a part of V; returns the first micro-op's cycle."""
         t, lay, s, counts = self.t, self.layout, self.model.shape, self.sched.counts
         group = h // (s.heads // s.kv_heads)
+        at = lay.value_w + group * lay.value_head_w + part.first * lay.cache_words
         fields = {
-            "op": AbcOp.DOT, "width": Width.INT8, "init": Init.INNER, "n1_sel": Count.WORDS, "n2": lay.value_sets,
-            "w": lay.value_w + group * lay.value_head_w, "w_sel": Base.LAYER, "w_s1": 1, "w_s2": lay.cache_words,
-            "a": lay.prob_act[h % 2], "a_s1": 1, "acc": 1, "acc_s2": 2,
+            "op": AbcOp.DOT, "width": Width.INT8, "init": Init.INNER, "n1_sel": Count.WORDS, "n2": part.sets,
+            "w": at, "w_sel": Base.LAYER, "w_s1": 1, "w_s2": lay.cache_words, "a": lay.prob_act[h % 2], "a_s1": 1,
+            "acc": 1, "acc_s2": 2,
         }  # fmt: skip
         written = exp_start + t.vx(VxOp.EXP) + t.sxm_act
         first = written + np.minimum(self.cfg.word_rows, counts[Count.ROWS]) - 1
         last = written + counts[Count.ROWS] - 1 - (counts[Count.WORDS] - 1)
-        return self.sched.place([Slot(Queue.ABC, 0, fields, f"P V of head {h}")], first, last, kv_ready)
+        free = [self._acc_read[2 * i + 1] + 1 - t.dot - i * counts[Count.WORDS] for i in range(part.sets)]
+        return self.sched.place([Slot(Queue.ABC, 0, fields, f"P V of head {h}")], first, last, kv_ready, *free)
 
-    def _attn_out(self, h: int, pv: Times, recip: Times) -> Times:
-        """Head h's result, divided by its sum of probabilities -> activation words; returns when they can be read."""
+    def _attn_out(self, h: int, part: ValuePart, pv: Times, recip: Times) -> Times:
+        """A part of head h's result, divided by its sum of probabilities -> activation words; returns when they can be read."""
         t, lay, words = self.t, self.layout, self.sched.counts[Count.WORDS]
-        slots, rows = self.cfg.slots(8), lay.head_rows
+        slots = self.cfg.slots(8)
+        loops = {"n1": min(part.rows, slots), "n2": part.sets, "d2": slots}
         acc = {
             "width": Width.INT8, "scalar": R_HEAD + h % 2, "shift": self.model.shifts.attn, "acc": 1, "acc_s2": 2,
-            "slot_s1": 1, "n1": min(rows, slots), "n2": lay.value_sets, "d2": slots,
+            "slot_s1": 1, **loops,
         }  # fmt: skip
+        # Rows come one a cycle, sets ``words`` cycles apart: either the first or the last set is the one to wait for.
         done = pv + words - 1 + t.dot
-        done = np.maximum(done, pv + lay.value_sets * words - 1 + t.dot - (lay.value_sets - 1) * slots)
-        dst = lay.attn_act + h * lay.head_words
+        done = np.maximum(done, pv + part.sets * words - 1 + t.dot - (part.sets - 1) * slots)
+        dst = lay.attn_act + h * lay.head_words + part.first * slots // self.cfg.word_rows
         note = f"attention of head {h}"
         bundle = [
-            Slot(Queue.SR, -t.mem_read, {"s": lay.ones_s, "n1": rows}, note),
+            Slot(Queue.SR, -t.mem_read, {"s": lay.ones_s, **loops}, note),
             Slot(Queue.ACC, 0, acc, note),
-            Slot(Queue.SXM, t.acc, self._act(Source.Y, rows, 1, dst, self.model.shifts.attn_act), note),
+            Slot(Queue.SXM, t.acc, self._act(Source.Y, part.rows, 1, dst, self.model.shifts.attn_act), note),
         ]
         start = self.sched.place(bundle, done, recip)
-        return start + t.acc + rows - 1 + t.sxm_act
+        for i in range(part.sets):
+            self._acc_read[2 * i + 1] = start + i * slots + min(part.rows, slots) - 1
+        return start + t.acc + part.rows - 1 + t.sxm_act
 
     def _experts(self, x_ready: Times) -> Times:
         """Router, then each chosen expert's gate / up / down; returns when the new x can be read."""

@@ -18,9 +18,9 @@ from firmware.errors import TokenizerError
 class StreamDecoder:
     """Turns token ids into text as they come, never emitting half of a character.
 
-    A byte-level token may end inside a UTF-8 sequence; its text is held back until later tokens complete it.
-    Only a short window is decoded at each step: the last tokens already shown, as context (some decoders treat
-    the first token differently), and those not yet shown.
+    A byte-level token may end inside a UTF-8 sequence; its text is held back until later tokens complete
+    it. Only a short window is decoded at each step: the last tokens already shown, as context (some
+    decoders treat the first token differently), and those not yet shown.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -66,7 +66,7 @@ class Tokenizer:
             return
         try:
             self._library = _Library.from_file(str(file))
-        except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+        except Exception as error:  # the library raises bare Exception
             raise TokenizerError(f"{file}: cannot be read as a tokenizer: {error}") from None
         ids = self._library.get_vocab(with_added_tokens=True)
         token = max(ids, key=lambda t: int(ids[t]), default=None)
@@ -106,7 +106,7 @@ class Tokenizer:
     def _need(self) -> Any:
         if self._library is None:
             raise TokenizerError(
-                f"{self.path}: has no tokenizer.json, so text cannot be used with this model; give token ids, "
+                f"{self.path}: has no tokenizer.json, so text cannot be used here; give token ids, "
                 f"or copy the model's tokenizer.json into the folder"
             )
         return self._library
@@ -135,7 +135,7 @@ class Tokenizer:
         for place, token in enumerate(ids):
             if not 0 <= int(token) < self.vocab:
                 raise TokenizerError(
-                    f"token id {int(token)} at place {place} is outside the vocabulary; ids are 0 to {self.vocab - 1}"
+                    f"token id {int(token)} at place {place} is outside the vocabulary, 0 to {self.vocab - 1}"
                 )
 
     def stream(self) -> StreamDecoder:

@@ -15,7 +15,7 @@ V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,11 +141,35 @@ def rotate(x: F32, cos: F32, sin: F32) -> F32:
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
+class Places(NamedTuple):
+    """What attention needs to know about the T tokens at positions past .. past + T - 1."""
+
+    past: int
+    cos: F32  # [T, D/2]
+    sin: F32  # [T, D/2]
+    visible: NDArray[np.bool_]  # [T, S]: whether the query in row i sees key j
+
+
+def places(shape: ShapeLike, past: int, T: int) -> Places:
+    """Tables of T tokens that follow `past` others: a query sees no later key, and `window` keys at most."""
+    cos, sin = rope_tables(shape, np.arange(past, past + T))
+    i = np.arange(past, past + T)[:, None]
+    j = np.arange(past + T)[None, :]
+    visible = j <= i
+    if shape.window is not None:
+        visible &= i - j < shape.window
+    return Places(past, cos, sin, visible)
+
+
+def _quiet(name: str, layer: int, expert: int, rows: F32) -> None:
+    """The observer that looks away."""
+
+
 class FloatModel:
     """Forward pass of a checkpoint in float32.
 
-    `keep` holds the weights in memory after their first use; without it each layer is read anew, which is what
-    a model larger than memory needs.
+    `keep` holds the weights in memory after their first use; without it each layer is read anew, which is
+    what a model larger than memory needs.
     """
 
     def __init__(self, ckpt: CheckpointLike, keep: bool = True) -> None:
@@ -184,52 +208,29 @@ class FloatModel:
         s = self.shape
         tokens = np.asarray(ids, dtype=np.int64)
         batched = np.atleast_2d(tokens)
-        B, T = batched.shape
+        T = batched.shape[1]
         past = cache.length if cache is not None else 0
         if tokens.size and not (0 <= batched.min() and batched.max() < s.vocab):
             raise ValueError(f"token ids must be 0 to {s.vocab - 1}")
         if past + T > s.context:
             raise ValueError(f"{past + T} tokens exceed the context of {s.context}")
-        note: Observer = observe if observe is not None else lambda name, layer, expert, rows: None
+        note = observe or _quiet
 
-        cos, sin = rope_tables(s, np.arange(past, past + T))  # [T, D/2] each
-        visible = self._mask(past, T)  # [T, S]
+        at = places(s, past, T)
         x = self._array("embed")[batched.reshape(-1)]  # [N, d], the residual stream
         for i in range(s.layers):
             w = self._layer(i)
-
-            # attention
             note("residual", i, -1, x)
             n = normalise(x, s.eps)  # [N, d]
             note("qkv_in", i, -1, n)
-            n = n * w.attn_norm
-            q, k, v = n @ w.q.T, n @ w.k.T, n @ w.v.T  # [N, H*D], [N, G*D], [N, G*D]
-            for name, rows in (("q", q), ("k", k), ("v", v)):
-                note(name, i, -1, rows)
-            q = rotate(_heads(q, B, s.heads), cos, sin)  # [B, H, T, D]
-            k = rotate(_heads(k, B, s.kv_heads), cos, sin)  # [B, G, T, D]
-            v = _heads(v, B, s.kv_heads)  # [B, G, T, D]
-            note("q_rope", i, -1, _rows(q))
-            note("k_rope", i, -1, _rows(k))
-            if cache is not None:
-                cache.k[i, :, :, past : past + T], cache.v[i, :, :, past : past + T] = k, v
-                k, v = cache.k[i, :, :, : past + T], cache.v[i, :, :, : past + T]  # [B, G, S, D]
-            q = q.reshape(B, s.kv_heads, -1, s.head_dim)  # [B, G, (H/G)*T, D]: heads that share a key head
-            scores = q @ k.swapaxes(-1, -2) * np.float32(s.head_dim**-0.5)  # [B, G, (H/G)*T, S]
-            scores = scores.reshape(B, s.heads, T, past + T)
-            if observe is not None:
-                note("scores", i, -1, scores[..., visible].reshape(-1, 1))
-            p = softmax(np.where(visible, scores, np.float32(-np.inf)))  # [B, H, T, S]
-            a = p.reshape(B, s.kv_heads, -1, past + T) @ v  # [B, G, (H/G)*T, D]
-            a = _rows(a.reshape(B, s.heads, T, s.head_dim))  # [N, H*D]
+            a = self.attention(w, n, at, i, cache, note)  # [N, H*D]
             note("attn", i, -1, a)
             x = x + a @ w.o.T  # [N, d]
 
-            # experts
             note("residual", i, -1, x)
             n = normalise(x, s.eps)  # [N, d]
             note("ffn_in", i, -1, n)
-            x = x + self._experts(w, i, n, note)
+            x = x + self.experts(w, n, i, note)  # [N, d]
         if cache is not None:
             cache.length += T
 
@@ -240,16 +241,41 @@ class FloatModel:
         note("logits", -1, -1, logits)
         return logits.reshape(*tokens.shape, s.vocab)
 
-    def _mask(self, past: int, T: int) -> NDArray[np.bool_]:
-        """[T, S]: whether the query in row i sees key j: not later, and within the window."""
-        i = np.arange(past, past + T)[:, None]
-        j = np.arange(past + T)[None, :]
-        visible = j <= i
-        if self.shape.window is not None:
-            visible &= i - j < self.shape.window
-        return visible
+    def attention(
+        self,
+        w: LayerLike,
+        n: F32,
+        at: Places,
+        i: int = -1,
+        cache: Cache | None = None,
+        note: Observer = _quiet,
+    ) -> F32:
+        """Attention before the output projection, [N, H*D], for normalised, gain-free rows n [N, d]."""
+        s = self.shape
+        T, S = at.visible.shape
+        B = len(n) // T
+        n = n * w.attn_norm
+        q, k, v = n @ w.q.T, n @ w.k.T, n @ w.v.T  # [N, H*D], [N, G*D], [N, G*D]
+        for name, rows in (("q", q), ("k", k), ("v", v)):
+            note(name, i, -1, rows)
+        q = rotate(_heads(q, B, s.heads), at.cos, at.sin)  # [B, H, T, D]
+        k = rotate(_heads(k, B, s.kv_heads), at.cos, at.sin)  # [B, G, T, D]
+        v = _heads(v, B, s.kv_heads)  # [B, G, T, D]
+        note("q_rope", i, -1, _rows(q))
+        note("k_rope", i, -1, _rows(k))
+        if cache is not None:
+            cache.k[i, :, :, at.past : S], cache.v[i, :, :, at.past : S] = k, v
+            k, v = cache.k[i, :, :, :S], cache.v[i, :, :, :S]  # [B, G, S, D]
+        q = q.reshape(B, s.kv_heads, -1, s.head_dim)  # [B, G, (H/G)*T, D]: heads that share a key head
+        scores = q @ k.swapaxes(-1, -2) * np.float32(s.head_dim**-0.5)  # [B, G, (H/G)*T, S]
+        scores = scores.reshape(B, s.heads, T, S)
+        if note is not _quiet:
+            note("scores", i, -1, scores[..., at.visible].reshape(-1, 1))
+        p = softmax(np.where(at.visible, scores, np.float32(-np.inf)))  # [B, H, T, S]
+        a = p.reshape(B, s.kv_heads, -1, S) @ v  # [B, G, (H/G)*T, D]
+        return _rows(a.reshape(B, s.heads, T, s.head_dim))
 
-    def _experts(self, w: LayerLike, i: int, n: F32, note: Observer) -> F32:
+    def experts(self, w: LayerLike, n: F32, i: int = -1, note: Observer = _quiet) -> F32:
         """Sum of the chosen experts' outputs [N, d] for normalised, gain-free rows n [N, d]."""
         s = self.shape
         g = n * w.ffn_norm  # [N, d]
@@ -306,7 +332,7 @@ class FloatModel:
 
 
 def route(logits: F32, k: int) -> F32:
-    """Weights [N, E] of the experts from router logits [N, E]: softmax over all E, the k largest, renormalised.
+    """Weights [N, E] of the experts from router logits [N, E]: softmax, the k largest, renormalised.
 
     Equal values go to the lower expert. Experts not chosen have weight 0.
     """
@@ -330,7 +356,7 @@ def _rows(x: F32) -> F32:
 
 
 def log_likelihood(logits: F32, ids: Sequence[int] | I64) -> NDArray[np.float64]:
-    """Natural log of the probability of ids[..., 1:] under logits[..., :-1, :]; exp(-mean) is the perplexity."""
+    """Log probability of ids[..., 1:] under logits[..., :-1, :], in nats; exp(-mean) is the perplexity."""
     targets = np.asarray(ids, dtype=np.int64)[..., 1:, None]
     z = logits[..., :-1, :].astype(np.float64)
     z = z - z.max(axis=-1, keepdims=True)

@@ -55,7 +55,7 @@ def test_searched_scale_lowers_the_weight_error() -> None:
 
 
 def test_gptq_is_the_published_recursion() -> None:
-    """One row against a textbook implementation: round, then update all later weights by the inverse Hessian."""
+    """One row against the textbook: round, then update all later weights by the inverse Hessian."""
     w, h = problem(9, rows=1, inputs=8)
     q, scale = quantise_rows(w, 4, h, act_order=False, sweeps=0)
     damped = h + 0.01 * np.trace(h) / 8 * np.eye(8)

@@ -15,8 +15,7 @@ from amaranth.sim import Simulator
 
 from hdl.config import TINY, ULX3S_85F
 from hdl.mxm import Mxm
-from hdl.mxm.column import MULTIPLY, add_carry, pack, shift_up, unpack_high, unpack_low
-from hdl.primitives import Multiplier
+from hdl.mxm.column import MULTIPLY, LaneMultiplier, add_carry, pack, shift_up, unpack_high, unpack_low
 from verification.bench_mxm import SCENARIOS, shallow
 
 # No size is special: fewer vlanes than a block and as many, one block a word and several.
@@ -60,7 +59,7 @@ class PackingCheck(wiring.Component):
         mant, nibble, int8 = count[:10].as_signed(), count[10:14], count[14]
         checks = []
         for low in range(16):
-            m.submodules[f"mul{low}"] = mul = Multiplier(stages=MULTIPLY)
+            m.submodules[f"mul{low}"] = mul = LaneMultiplier()
             byte = Signal(8, name=f"byte{low}")
             m.d.comb += [byte.eq(low | nibble << 4), mul.a.eq(pack(byte, int8)), mul.b.eq(mant)]
             past = [mant, byte, int8]

@@ -25,8 +25,8 @@ Weights = dict[str, NDArray[Any]]
 class Spec:
     """A random checkpoint. `naming` is "hub", "fused", "mistral" or "llama"; the last two are dense.
 
-    `scale` multiplies the standard deviation of every matrix, 1 / sqrt(inputs) at 1.0: large enough by default
-    for logits that vary by several units and for routing that is not a coin toss.
+    `scale` multiplies the standard deviation of every matrix, 1 / sqrt(inputs) at 1.0: large enough by
+    default for logits that vary by several units and for routing that is not a coin toss.
     """
 
     vocab: int = 64
@@ -126,7 +126,7 @@ def checksum(weights: Weights) -> int:
 
 
 def fuse(weights: Weights, spec: Spec) -> Weights:
-    """The same weights under the fused naming: gate_up_proj [E, 2f, d] holds the w1 rows, then the w3 rows."""
+    """The same weights under the fused naming: gate_up_proj [E, 2f, d], the w1 rows, then the w3 rows."""
     fused = {name: value for name, value in weights.items() if "block_sparse_moe" not in name}
     for i in range(spec.layers):
         old, new = f"model.layers.{i}.block_sparse_moe.", f"model.layers.{i}.mlp."
@@ -175,7 +175,8 @@ def write_safetensors(file: Path, weights: Weights, dtype: str = "F32") -> None:
     for name, value in weights.items():
         kind = {"F32": "<f4", "F16": "<f2"}.get(dtype)
         stored[name] = np.ascontiguousarray(to_bfloat16(value) if kind is None else value.astype(kind))
-    # numpy has no bfloat16, so the library is handed the buffers rather than arrays; `stored` keeps them alive.
+    # numpy has no bfloat16, so the library is handed the buffers rather than arrays; `stored` keeps them
+    # alive.
     specs = {
         name: safetensors.TensorSpec(
             dtype=names[dtype], shape=list(value.shape), data_ptr=value.ctypes.data, data_len=value.nbytes
@@ -227,7 +228,7 @@ def edit_config(folder: Path, **fields: Any) -> Path:
 
 
 def write_tokenizer(folder: Path, vocab: int = 300) -> Path:
-    """A byte-level BPE tokenizer with at most `vocab` >= 260 ids: specials <pad> 0, <s> 1, </s> 2. Returns the folder."""
+    """A byte-level BPE tokenizer, at most `vocab` >= 260 ids: <pad> 0, <s> 1, </s> 2. Returns the folder."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from hdl.core import Core
+from hdl.host.host import HostLink
+from hdl.mxm import Mxm
+from hdl.sxm import Sxm
 from hdl.vxm.alu import VectorAlu
 from hdl.vxm.dequant import Dequantiser
 from hdl.vxm.scalar import ScalarUnit
 from hdl.vxm.topk import TopK
 from hdl.vxm.vxm import Vxm
+from verification.bench_datapath import Datapath
+from verification.bench_mem import MemSlices
+from verification.bench_mxm import shallow
 from verification.echo import Echo
 from verification.runner import Bench
 
 BENCHES = [
     Bench("selftest", lambda cfg: Echo(), "verification.bench_selftest"),
+    Bench("host", HostLink, "verification.bench_host"),
+    Bench("mem", MemSlices, "verification.bench_mem"),
+    Bench("mxm", lambda cfg: Mxm(shallow(cfg)), "verification.bench_mxm"),
+    Bench("sxm", Sxm, "verification.bench_sxm"),
     Bench("vxm_dequant", Dequantiser, "verification.bench_vxm_dequant"),
     Bench("vxm_alu", VectorAlu, "verification.bench_vxm_alu"),
     Bench("vxm_scalar", ScalarUnit, "verification.bench_vxm_scalar"),
     Bench("vxm_topk", TopK, "verification.bench_vxm_topk"),
     Bench("vxm_chain", Vxm, "verification.bench_vxm_chain"),
+    Bench("datapath", lambda cfg: Datapath(shallow(cfg)), "verification.bench_datapath"),
+    Bench("core", Core, "verification.bench_core"),
 ]

@@ -29,3 +29,9 @@ class Bars:
         if stage not in self.tasks:
             self.tasks[stage] = self.progress.add_task(stage, total=total)
         self.progress.update(self.tasks[stage], completed=done, total=total)
+
+    def stage(self, name: str) -> None:
+        """A stage without steps begins; the one before it has ended."""
+        for task in self.tasks.values():
+            self.progress.update(task, completed=self.progress.tasks[task].total)
+        self(name, 0, 1)

@@ -62,7 +62,7 @@ def run(
     errors = Console(stderr=True)
     bars = Bars(errors)
     with bars:
-        compilation = compile_model(folder, cfg, bits, bars)
+        compilation = compile_model(folder, cfg, bits, bars.stage)
         image, shape = compilation.image, compilation.shape
         tokenizer = Tokenizer(folder, shape.vocab)
         request = Request(
@@ -72,7 +72,7 @@ def run(
     if window:
         window = dataclasses.replace(window, path=window.path.with_suffix(f".{library.trace}"))
     text = _Printer(tokenizer, request.prompt)
-    outcome = simulate(library, image, compilation.model, cfg, request, text.token, waves=window)
+    outcome = simulate(library, image, compilation.qmodel, cfg, request, text.token, waves=window)
     text.finish()
     if window:
         errors.print(f"waveform: {window.path}")

@@ -88,6 +88,22 @@ def shift_up(value: Value, carry: Value, exponent: Value) -> Value:
     return Cat(carry.replicate(fill), value).as_signed() >> ~exponent[:ACT_EXP_BITS]
 
 
+class LaneMultiplier(Multiplier):
+    """A multiplier with a port just as wide as an activation.
+
+    Operand bits that repeat a sign would cross the module boundary as nets with a name of their own, and no two
+    multipliers would have the same text (``hdl.export`` makes modules with the same text one).
+    """
+
+    def __init__(self) -> None:
+        self.stages = MULTIPLY
+        wiring.Component.__init__(self, {
+            "a": In(signed(DSP_BITS)),
+            "b": In(signed(ACT_BITS)),
+            "p": Out(signed(DSP_BITS + ACT_BITS)),
+        })  # fmt: skip
+
+
 CONTROL = data.StructLayout({"pack_int8": 1, "sum_int8": 1, "acc": 1, "clear": 1})
 """What a superlane tells its columns, each member in the cycle of the stage that wants it: how to unpack
 the weight word (READ) and the products (PRODUCT); write the accumulator, starting from zero (accumulate)."""
@@ -136,7 +152,7 @@ class Column(wiring.Component):
 
         products: list[Value] = []
         for lane in range(cfg.lanes):
-            m.submodules[f"mul{lane}"] = mul = Multiplier(stages=MULTIPLY)
+            m.submodules[f"mul{lane}"] = mul = LaneMultiplier()
             m.d.comb += [
                 mul.a.eq(pack(self.word.word_select(lane, 8), control.pack_int8)),
                 mul.b.eq(self.mant[lane]),

@@ -1,9 +1,9 @@
 """Remake the committed golden logits with Hugging Face transformers: `python -m tests.golden.make_golden`.
 
-Needs `pip install torch==2.13.0`, then `pip install .[train]`. Each case is a seeded random checkpoint; it is written to
-a temporary folder, loaded by transformers as any user would load it, and run in float32 on the CPU. Committed
-are the token ids, the logits, the `Spec` and a checksum of the weights, a few kilobytes a case; the test makes
-the weights again from the spec.
+Needs `pip install torch==2.13.0`, then `pip install .[train]`. Each case is a seeded random checkpoint; it
+is written to a temporary folder, loaded by transformers as any user would load it, and run in float32 on
+the CPU. Committed are the token ids, the logits, the `Spec` and a checksum of the weights, a few kilobytes
+a case; the test makes the weights again from the spec.
 """
 
 from __future__ import annotations
