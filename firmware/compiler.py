@@ -38,7 +38,7 @@ from .tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / "build" / "images"
-CACHE_BYTES = 4 << 30
+CACHE_BYTES = 1 << 30
 """The cache drops its oldest files beyond this."""
 CALIBRATION_BYTES = 256 << 20
 """Calibrations larger than this are not kept."""
@@ -52,7 +52,10 @@ _SOURCES = (
     *(f"sim/{n}.py" for n in ("qmodel", "numerics")),
     "hdl/tables.py",
 )
-_MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+_MODEL_FILES = (
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
+    "model.safetensors.index.json",
+)
 
 Progress = Callable[[str], None]
 """Called at the beginning of each stage with what it does."""
@@ -261,7 +264,7 @@ def _quantise(ckpt: Checkpoint, cfg: Config, weights: int, progress: Progress, s
     return Quantised(model, tuple(report))
 
 
-# ---------------------------------------------------------------------------------------------------- caching
+# --------------------------------------------------------------------------------------------------- caching
 
 
 class _Cache:
@@ -374,7 +377,7 @@ def _load_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise LpuError(f"{path}: damaged: {error}") from None
 
 
-# ------------------------------------------------------------------------------------ quantised model on disk
+# ----------------------------------------------------------------------------------- quantised model on disk
 
 
 def _flatten(value: Any, arrays: list[np.ndarray], seen: dict[int, int]) -> Any:
@@ -442,4 +445,3 @@ def load_quantised(path: str | Path) -> Quantised:
     )
     report = (TensorReport(n, w, math.inf if snr is None else snr) for n, w, snr in header["report"])
     return Quantised(model, tuple(report))
-

@@ -159,7 +159,7 @@ class Image:
             words, n = self._words(Space.PROGRAM, int(q)), isa.formats[q].words
             if len(words) % n:
                 raise ImageError(
-        XX
+                    f"{self.label}: section PROGRAM {q.name}: {len(words)} words, not a multiple of {n}"
                 )
             notes = self._notes(q.name)
             instrs = []
@@ -218,9 +218,7 @@ class Image:
         if not 0 <= position < self.context:
             raise ValueError(f"position {position} is outside the context of {self.context}")
         layers, window = self._need(Param.LAYERS), self._need(Param.WINDOW)
-        return token_cycles(
-            self.cfg, self.phases, layers, window, self._need(Param.FLOOR), position, sampled
-        )
+        return token_cycles(self.cfg, self.phases, layers, window, self._need(Param.FLOOR), position, sampled)
 
     @property
     def shape(self) -> ModelShape:
@@ -277,7 +275,7 @@ def contract_hash(cfg: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-# ---------------------------------------------------------------------------------------------------- writing
+# --------------------------------------------------------------------------------------------------- writing
 
 
 @contextlib.contextmanager
@@ -341,7 +339,7 @@ def _write_data(out: IO[bytes], data: Rows) -> dict[str, int]:
     return {"offset": offset, "length": len(data), "crc32": crc}
 
 
-# ---------------------------------------------------------------------------------------------------- reading
+# --------------------------------------------------------------------------------------------------- reading
 
 
 def read_image(path: str | Path, cfg: Config | None = None) -> Image:

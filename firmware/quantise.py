@@ -1,8 +1,9 @@
 """Checkpoint -> quantised model: integers, scales and the fixed-point format of every tensor.
 
 Formats come from hard bounds wherever there is one, so that nothing saturates by surprise: a row of a
-linear layer behind RMSNorm is bounded by ``norm(row) * sqrt(d)``. Only the residual stream, which no
-bound holds usefully, takes its range from a calibration run (times a margin; it saturates beyond).
+linear layer behind RMSNorm is bounded by ``norm(row) * sqrt(d)``. Only the residual stream and the inputs
+of the down projection, which no bound holds usefully, take their range from a calibration run (times a
+margin; they saturate beyond).
 Shifts are the same for all layers because the layer loop runs the same instructions for each.
 """
 
@@ -22,12 +23,14 @@ from .errors import LpuError
 from .gptq import quantise_rows
 from .scalar import scalar
 
-RESIDUAL_MARGIN = 4.0
-"""Residual range = this times the largest magnitude seen in calibration."""
+RANGE_MARGIN = 4.0
+"""Calibrated range = this times the largest magnitude seen in calibration."""
 ROUTER_WIDTH = 8
 """The router is tiny and decides everything after it: int8 always."""
 _ACT_TOP = ACT_RANGE - 1
 _SCL_MAX = (1 << SCALE_BITS) - 1
+_MAX_SHIFT = 56
+"""Largest shift of a linear layer: leaves room for the exponent of the scalar that is added to it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,10 @@ class _Grid:
     def worst_sum(self) -> int:
         return int(np.abs(self.q.astype(np.int64)).sum(axis=1).max())
 
+    @property
+    def top_scale(self) -> float:
+        return float(self.scale.max())
+
 
 class _Quantiser:
     """Quantises matrices and keeps the report."""
@@ -69,25 +76,41 @@ class _Quantiser:
         power = float((w**2).sum())
         snr = math.inf if error <= power * 1e-14 else 10 * math.log10(power / error)
         self.report.append(TensorReport(name, width, snr))
+        # A row of zeros is exact with any scale: none that would coarsen those of the other rows.
+        scale = np.where(q.any(axis=1), scale, 0.0)
         return _Grid(q, scale, width, float(np.linalg.norm(w, axis=1).max()))
 
 
 def _fraction(top_bits: int, bound: float, least: int, most: int) -> int:
     """Largest number of fraction bits with which ``bound`` stays below 2**top_bits."""
+    if not math.isfinite(bound):
+        raise LpuError("the model's values are too large for any fixed-point format")
     if bound <= 0:
         return most
     return max(least, min(most, math.floor(top_bits - math.log2(bound * (1 + 1e-6)))))
 
 
-def _linears(grids: list[_Grid], factor: float) -> list[QLinear]:
+def _bits(bound: float, most: int) -> int:
+    """Bits of integers up to ``bound``, at most ``most``."""
+    return most - _fraction(most, bound, 0, most)
+
+
+def _scale_fraction(grids: list[_Grid], factor: float, least: int, most: int) -> int:
+    """Largest number of fraction bits of results whose scales (times ``factor``) still have an integer form."""
+    return _fraction(SCALE_BITS, max(g.top_scale for g in grids) * factor, least, most)
+
+
+def _linears(name: str, grids: list[_Grid], factor: float) -> list[QLinear]:
     """Grids that share one instruction: real scale = grid scale * factor, one shift for all."""
-    top = max(float(g.scale.max()) for g in grids) * factor
-    shift = max(0, min(56, math.floor(math.log2(_SCL_MAX / top)) if top > 0 else 0))
-    if top * 2.0**shift > _SCL_MAX:
-        raise LpuError(f"a scale of {top:g} does not fit {SCALE_BITS} bits: the weights are too large")
-    return [
-        QLinear(g.q, g.width, np.rint(g.scale * factor * 2.0**shift).astype(np.int64), shift) for g in grids
-    ]
+    shift = _scale_fraction(grids, factor, -1, _MAX_SHIFT)
+    if shift < 0:
+        top = max(g.top_scale for g in grids) * factor
+        raise LpuError(f"{name}: a scale of {top:g} does not fit {SCALE_BITS} bits: the weights are too large")
+    return [QLinear(g.q, g.width, _integers(g.scale, factor, shift), shift) for g in grids]
+
+
+def _integers(scale: np.ndarray, factor: float, shift: int) -> np.ndarray:
+    return np.minimum(np.rint(scale * factor * 2.0**shift), _SCL_MAX).astype(np.int64)
 
 
 def quantise(
@@ -146,26 +169,21 @@ def quantise(
     # Formats.
     acc_top = cfg.acc_bits - 1
 
-    def act_shift(top: int, grids: list[_Grid]) -> int:
-        """ACT shift for values below 2**top feeding these matrices: no sum leaves the accumulator."""
-        room = acc_top - math.ceil(math.log2(max(g.worst_sum for g in grids) + 1))
-        return max(0, top - _ACT_TOP, top - room)
+    def act_shift(top: int, grids: list[_Grid], usual: int | None = None) -> int:
+        """ACT shift for values below 2**top feeding these matrices: no sum leaves the accumulator.
 
-    embed_exp = math.floor(math.log2(_SCL_MAX / float(embed.scale.max())))
-    residual = calibration.ranges["residual"] * RESIDUAL_MARGIN
-    frac = min(_fraction(31, residual, 0, 24), embed_exp)
-    x_consumers = [*q, *k, *v, *router, *flat_gate, *flat_up, *([lm] if unit_gain else [])]
-    x_act = act_shift(31, x_consumers)
-    v_frac_x = frac - x_act
+        ACT clips at 2**_ACT_TOP; values below 2**usual, the calibrated range, are not clipped.
+        """
+        room = acc_top - math.ceil(math.log2(max(g.worst_sum for g in grids) + 1))
+        return max(0, (top if usual is None else usual) - _ACT_TOP, top - room if room < _ACT_TOP else 0)
 
     log2e = 1 / math.log(2)
     q_factor = root_d * log2e / math.sqrt(s.head_dim)
-    q_frac = _fraction(17, max(g.norm for g in q) * q_factor, 0, 24)
-    k_frac = _fraction(17, max(g.norm for g in k) * root_d, max(0, SCORE_FRAC - q_frac), 24)
-    # Coarse rows of few inputs: the scale has fewer bits than the values it makes.
+    q_frac = min(_fraction(17, max(g.norm for g in q) * q_factor, 0, 32), _scale_fraction(q, q_factor, 0, 32))
+    k_frac = min(_fraction(17, max(g.norm for g in k) * root_d, 0, 32), _scale_fraction(k, root_d, 0, 32))
+    k_frac = max(k_frac, SCORE_FRAC - q_frac)
     v_frac = min(
-        _fraction(KV_RANGE - 1, max(g.norm for g in v) * root_d, 0, 24),
-        _fraction(SCALE_BITS, max(float(g.scale.max()) for g in v) * root_d * (1 << SCALE_BITS) / _SCL_MAX, 0, 24),
+        _fraction(KV_RANGE - 1, max(g.norm for g in v) * root_d, 0, 40), _scale_fraction(v, root_d, 0, 40)
     )
     keys = min(s.context, s.window or s.context)
     prob_top = PROB_BITS + KV_RANGE - 8
@@ -176,9 +194,28 @@ def quantise(
             "use a configuration with wider accumulators or a shorter context"
         )
     attn_act = act_shift(KV_RANGE - 1, o)
-    gate_frac = _fraction(17, max(g.norm for g in flat_gate + flat_up) * root_d, 7, 22)
-    silu = 4
-    h_act = act_shift(34 - silu, flat_down)
+    gate_bound = max(g.norm for g in flat_gate + flat_up) * root_d
+    gate_frac = min(_fraction(17, gate_bound, 7, 22), _scale_fraction(flat_gate + flat_up, root_d, 7, 22))
+    # The product of two hard bounds is far above any real h: its range, too, comes from calibration.
+    h_top = _bits(calibration.ranges["h"] * RANGE_MARGIN * 4.0**gate_frac, 34)
+    silu = max(0, h_top - 31)
+    h_act = act_shift(34 - silu, flat_down, h_top - silu)
+    o_frac, h_frac = v_frac - attn_act, 2 * gate_frac - silu - h_act
+
+    # The residual stream: what the scales of everything that is added to it can express.
+    residual = calibration.ranges["residual"] * RANGE_MARGIN
+    embed_exp = _scale_fraction([embed], 1.0, -_MAX_SHIFT, _MAX_SHIFT)
+    frac = min(
+        _fraction(31, residual, -_MAX_SHIFT, _MAX_SHIFT),
+        embed_exp,
+        _scale_fraction(o, 2.0**-o_frac, -_MAX_SHIFT, _MAX_SHIFT),
+        _scale_fraction(flat_down, 2.0**-h_frac, -_MAX_SHIFT, _MAX_SHIFT),
+        math.floor(31 - math.log2(s.d * s.eps) / 2),  # EPS in its 64 bits
+    )
+    x_top = _bits(residual * 2.0**frac, 31)
+    x_consumers = [*q, *k, *v, *router, *flat_gate, *flat_up, *([lm] if unit_gain else [])]
+    x_act = act_shift(31, x_consumers, x_top)
+    x_frac = frac - x_act
 
     gain_pre = gain = gain_act = 0
     final_gain = None
@@ -186,34 +223,30 @@ def quantise(
     if not unit_gain:
         gain_frac = _fraction(15, float(np.abs(ckpt.final_norm).max()), 0, 20)
         final_gain = np.rint(ckpt.final_norm.astype(np.float64) * 2.0**gain_frac).astype(np.int64)
-        gain_pre, gain = 14, 8
+        gain_pre, gain = max(0, x_top - 17), 8
         gain_act = act_shift(17 + 15 - gain, [lm])
-        lm_exponent = (frac - gain_pre + gain_frac - gain - gain_act) - v_frac_x
+        lm_exponent = (frac - gain_pre + gain_frac - gain - gain_act) - x_frac
 
     # Integer scales.
-    scl_embed = np.rint(embed.scale * 2.0**embed_exp).astype(np.int64)
-    q_embed = QLinear(embed.q, embed.width, scl_embed, embed_exp - frac)
-    if s.tied:
-        lm_exp, lm_scl = embed_exp, scl_embed
-    else:
-        lm_exp = math.floor(math.log2(_SCL_MAX / float(lm.scale.max())))
-        lm_scl = np.rint(lm.scale * 2.0**lm_exp).astype(np.int64)
+    q_embed = QLinear(embed.q, embed.width, _integers(embed.scale, 1.0, embed_exp), embed_exp - frac)
+    lm_exp = embed_exp if s.tied else _scale_fraction([lm], 1.0, -_MAX_SHIFT, _MAX_SHIFT)
+    lm_scl = q_embed.scl if s.tied else _integers(lm.scale, 1.0, lm_exp)
     lm_shift = max(0, lm_exp - LOGIT_FRAC)
     mant, exp = scalar(root_d)
     lm_scalar = (mant, exp + (lm_exp - LOGIT_FRAC - lm_shift) + lm_exponent)
     q_lm = QLinear(lm.q, lm.width, lm_scl, lm_shift)
 
     scaled = {
-        "q": _linears(q, q_factor * 2.0**q_frac),
-        "k": _linears(k, root_d * 2.0**k_frac),
-        "v": _linears(v, root_d * 2.0**v_frac),
-        "o": _linears(o, 2.0 ** (frac - (v_frac - attn_act))),
-        "router": _linears(router, root_d * log2e * 2.0**SCORE_FRAC) if router else [None] * s.layers,
+        "q": _linears("q", q, q_factor * 2.0**q_frac),
+        "k": _linears("k", k, root_d * 2.0**k_frac),
+        "v": _linears("v", v, root_d * 2.0**v_frac),
+        "o": _linears("o", o, 2.0 ** (frac - o_frac)),
+        "router": _linears("router", router, root_d * log2e * 2.0**SCORE_FRAC) if router else [None] * s.layers,
     }
-    gate_up = iter(_linears(flat_gate + flat_up, root_d * 2.0**gate_frac))
+    gate_up = iter(_linears("gate, up", flat_gate + flat_up, root_d * 2.0**gate_frac))
     gates = [tuple(next(gate_up) for _ in row) for row in gate]
     ups = [tuple(next(gate_up) for _ in row) for row in up]
-    downs_flat = iter(_linears(flat_down, 2.0 ** (frac - (2 * gate_frac - silu - h_act))))
+    downs_flat = iter(_linears("down", flat_down, 2.0 ** (frac - h_frac)))
     downs = [tuple(next(downs_flat) for _ in row) for row in down]
 
     model = QModel(
@@ -232,7 +265,7 @@ def quantise(
         ),
         final_gain=final_gain,
         rope=_rope_table(s.context, s.head_dim, s.rope_theta),
-        eps=max(1, round(s.d * s.eps * 4.0**v_frac_x)),
+        eps=max(1, round(s.d * s.eps * 4.0**x_frac)),
         lm_scalar=lm_scalar,
     )  # fmt: skip
     return model, quantiser.report

@@ -114,7 +114,7 @@ class Bank(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         if hasattr(platform, "sram"):
-            # Where the platform has SRAMs of its own (a simulator's, an FPGA's), with these ports and this latency.
+            # The platform has SRAMs of its own (a simulator's, an FPGA's): same ports, same latency.
             m.submodules.array = platform.sram(self)
             return m
         m.submodules.array = array = memory.Memory(shape=unsigned(self.width), depth=self.depth, init=[])

@@ -1,4 +1,4 @@
-"""Row quantisation (searched scales, GPTQ) and the calibration that feeds it."""
+"""Row quantisation (searched scales, GPTQ), the calibration that feeds it, and whole checkpoints."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from firmware.calibrate import LINEAR_INPUTS, calibrate
-from firmware.checkpoint import Checkpoint
+from firmware.checkpoint import ArrayCheckpoint, Checkpoint
 from firmware.gptq import limit_of, quantise_rows, report_row
+from firmware.ptq import Grid, Key, quantise_weights
 from sim.float_model import FloatModel
 from tests.util_models import from_bfloat16, to_bfloat16, write_model
 
@@ -139,6 +140,25 @@ def test_result_does_not_depend_on_the_other_rows() -> None:
         assert np.allclose(scale_part, scale[part], rtol=1e-12)
 
 
+def test_drift_makes_up_for_errors_upstream() -> None:
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((500, 32))
+    y = x @ (np.eye(32) + 0.1 * rng.standard_normal((32, 32))) + 0.1 * rng.standard_normal((500, 32))
+    w = rng.standard_normal((16, 32))
+
+    def error(**options: Any) -> float:
+        q, scale = quantise_rows(w, 4, y.T @ y, **options)
+        return float(np.sum((x @ w.T - y @ (q * scale[:, None]).T) ** 2))
+
+    assert error(drift=y.T @ (x - y)) < 0.6 * error()
+    q, scale = quantise_rows(w, 4, x.T @ x)
+    again, same = quantise_rows(w, 4, x.T @ x, drift=np.zeros((32, 32)))
+    assert np.array_equal(q, again) and np.array_equal(scale, same)
+    for bad in (np.zeros((3, 3)), np.full((32, 32), np.nan)):
+        with pytest.raises(ValueError, match="drift"):
+            quantise_rows(w, 4, x.T @ x, drift=bad)
+
+
 def test_wide_rows_search_the_scale_nearby() -> None:
     w, h = problem(4, rows=12, inputs=300)
     plain = output_error(w, *quantise_rows(w, 4), h).sum()
@@ -228,3 +248,81 @@ def test_calibration_is_reproducible_and_can_skip_second_moments(tmp_path: Path)
     assert calibrate(ckpt, 1, 10_000).ids.shape == (1, 128)  # no longer than the context
     with pytest.raises(ValueError, match="expert"):
         a.hessian(0, "up")
+
+
+# ------------------------------------------------------------------------------------------ whole checkpoints
+
+
+def rebuilt(ckpt: Checkpoint | ArrayCheckpoint, grids: dict[Key, Grid]) -> ArrayCheckpoint:
+    """The model that the grids stand for; the gains are in the weights."""
+    out = ArrayCheckpoint.of(ckpt)
+
+    def weights(*key: Any) -> np.ndarray:
+        q, scale = grids[key]
+        return (q * scale[:, None]).astype(np.float32)
+
+    for i, layer in enumerate(out.layers):
+        for name in "qkvo":
+            setattr(layer, name, weights(name, i, None))
+        if layer.router is not None:
+            layer.router = weights("router", i, None)
+        for e in range(ckpt.shape.experts):
+            layer.w_gate[e], layer.w_up[e] = weights("gate", i, e), weights("up", i, e)
+            layer.w_down[e] = weights("down", i, e)
+        layer.attn_norm[:] = layer.ffn_norm[:] = 1
+    out.embed = out.lm_head = weights("embed", None, None)
+    if not ckpt.shape.tied:
+        out.lm_head = weights("lm_head", None, None)
+        out.final_norm[:] = 1
+    return out
+
+
+def logit_error(ckpt: Checkpoint, grids: dict[Key, Grid]) -> float:
+    """Mean square difference of the logits over their variance, on a text that was not calibrated on."""
+    ids = FloatModel(ckpt).sample(8, 40, seed=99)
+    exact, got = FloatModel(ckpt).forward(ids), FloatModel(rebuilt(ckpt, grids)).forward(ids)
+    return float(np.mean((exact - got) ** 2) / exact.var())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"tied": True}, {"naming": "llama"}, {"window": 5, "experts": 8, "top_k": 3}, {"head_dim": 12}],
+)
+def test_walk_quantises_every_matrix(changes: dict[str, Any], tmp_path: Path) -> None:
+    ckpt = Checkpoint(write_model(tmp_path, scale=0.7, **changes))
+    s, calibration = ckpt.shape, calibrate(ckpt, 24, 40)
+    seen: list[tuple[int, int]] = []
+    grids = quantise_weights(ckpt, 4, calibration, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    per_layer = 4 + s.has_router + 3 * s.experts
+    assert len(grids) == s.layers * per_layer + (1 if s.tied else 2)
+    for (name, _, _), (q, scale) in grids.items():
+        assert np.abs(q).max() <= (127 if name == "router" else 7) and (scale > 0).all()
+    plain = quantise_weights(ckpt, 4, None)
+    assert logit_error(ckpt, grids) < 0.8 * logit_error(ckpt, plain)
+    assert logit_error(ckpt, quantise_weights(ckpt, 8, calibration)) < 0.1 * logit_error(ckpt, plain)
+
+
+def test_walk_leaves_a_model_on_its_grid_alone(tmp_path: Path) -> None:
+    ckpt = ArrayCheckpoint.of(Checkpoint(write_model(tmp_path, tied=True)))
+    for layer in ckpt.layers:
+        layer.attn_norm[:] = layer.ffn_norm[:] = 1
+    grids = quantise_weights(ckpt, 4, None)
+    for key, (q, scale) in grids.items():
+        # 12 significant bits in a scale make q * scale exact in float32, as the training script writes it.
+        grids[key] = q, np.ldexp(np.rint(np.ldexp(scale, 16)), -16)
+    on_grid = rebuilt(ckpt, grids)
+    again = quantise_weights(on_grid, 4, calibrate(on_grid, 16, 40))
+    for key, (q, scale) in grids.items():
+        assert np.array_equal(again[key][0] * again[key][1][:, None], q * scale[:, None]), key
+
+
+def test_walk_options(tmp_path: Path) -> None:
+    ckpt = Checkpoint(write_model(tmp_path, experts=8, top_k=1))
+    calibration = calibrate(ckpt, 2, 20)  # so short that most experts see too few tokens
+    grids = quantise_weights(ckpt, 4, calibration, router_bits=4, embed_bits=8)
+    assert np.abs(grids["router", 0, None][0]).max() == 7
+    assert np.abs(grids["embed", None, None][0]).max() == np.abs(grids["lm_head", None, None][0]).max() == 127
+    narrow = quantise_weights(ckpt, 4, calibration, max_width=0, router_bits=4, embed_bits=8)
+    plain = quantise_weights(ckpt, 4, None, router_bits=4, embed_bits=8)
+    assert all(np.array_equal(narrow[key][0], plain[key][0]) for key in plain)

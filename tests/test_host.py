@@ -158,6 +158,8 @@ class Bench:
         self.records: list[Record] = []
         self.reason = Reason.LIMIT
         self.gap = 20
+        self.core_busy = False
+        """The core runs without having been asked to."""
         self.cycle = 0
         self._time = 0
         self.tx_stopped = False
@@ -182,6 +184,8 @@ class Bench:
             if offer:
                 ctx.set(dut.rx.payload, self._inbound[0])
             ctx.set(dut.tx.ready, not self.tx_stopped and not self._stall())
+            if self.core_busy:
+                ctx.set(dut.run.busy, 1)
             ctx.set(dut.run.record, 0)
             ctx.set(dut.run.done, 0)
             if plan and plan[0][0] <= self.cycle:
@@ -468,6 +472,20 @@ def test_load_and_run_are_refused_during_a_run() -> None:
     assert bench.loads == [] and len(bench.starts) == 1 and len(bench.aborts) == 1
     bench.send(load(3, Space.CONST, 1, b"abc"))
     assert summary(bench.frames()) == [(Reply.ACK, 3)]
+
+
+def test_a_core_that_runs_by_itself_is_busy_too() -> None:
+    bench = Bench()
+    bench.core_busy = True
+    got = bench.talk(hello(), load(1, Space.CONST, 1, b"abc"), run(1), Frame(Request.STATUS, 1))
+    assert summary(got)[1:3] == [(Reply.ERROR, Fault.BUSY)] * 2
+    assert Status.decode(got[3].payload).busy and not bench.loads and not bench.starts
+
+
+def test_the_bus_is_zero_above_a_short_row() -> None:
+    bench = Bench()
+    bench.talk(hello(), load(1, Space.WEIGHT, 0, b"\xff" * 8), load(2, Space.CONST, 0, b"\1\2\3"))
+    assert [data for *_, data in bench.loads] == [(1 << 64) - 1, 0x030201]
 
 
 def test_load_and_start_keep_their_distance() -> None:

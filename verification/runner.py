@@ -141,6 +141,10 @@ def run_bench(
         source = verilog or folder / f"{top}.v"
         if component_factory is not None:
             text = verilog_backend.convert(component_factory(get_config(config)), name=top, emit_src=False)
+            if sim == "icarus":
+                # Icarus enters `always @*` at the first change of an input, and until then its outputs are
+                # unknown, even where all inputs have initial values; `always_comb` runs once at time 0.
+                text = text.replace("always @*", "always_comb")
             # Written only when it changes, so that the simulator builds only then.
             if not source.exists() or source.read_text() != text:
                 source.write_text(text)

@@ -73,12 +73,12 @@ class FrameReceiver(wiring.Component):
         ]
 
         oldest = Signal(8)
-        head = link.CRC_BYTES + 2
+        # What is written before the payload begins lands behind it; too long a frame wraps and is refused.
         m.d.comb += [
             oldest.eq(late[:8]),
-            wr.addr.eq(Cat((count - head)[: len(self.at)], half)),
+            wr.addr.eq(Cat((count - link.OVERHEAD)[: len(self.at)], half)),
             wr.data.eq(oldest),
-            wr.en.eq(taken & ~self.i.payload.end & (count >= head) & (count < longest)),
+            wr.en.eq(taken & ~self.i.payload.end),
         ]
         with m.If(taken & ~self.i.payload.end):
             with m.If(count == link.CRC_BYTES):

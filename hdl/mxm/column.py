@@ -91,7 +91,7 @@ def shift_up(value: Value, carry: Value, exponent: Value) -> Value:
 class LaneMultiplier(Multiplier):
     """A multiplier with a port just as wide as an activation.
 
-    Operand bits that repeat a sign would cross the module boundary as nets with a name of their own, and no two
+    Operand bits that repeat a sign would cross the module boundary under a name of their own, and no two
     multipliers would have the same text (``hdl.export`` makes modules with the same text one).
     """
 
