@@ -47,7 +47,7 @@ _CALIBRATION_SOURCES = ("firmware/calibrate.py", "firmware/checkpoint.py", "sim/
 _SOURCES = (
     *_CALIBRATION_SOURCES,
     *(f"hdl/{n}.py" for n in ("config", "isa", "timing", "image", "link")),
-    *(f"firmware/{n}.py" for n in ("quantise", "gptq", "scalar", "layout", "schedule", "program", "lower")),
+    *(f"firmware/{n}.py" for n in ("quantise", "ptq", "gptq", "scalar", "layout", "schedule", "program", "lower")),
     *(f"firmware/{n}.py" for n in ("image_file", "compiler", "tokenizer")),
     *(f"sim/{n}.py" for n in ("qmodel", "numerics")),
     "hdl/tables.py",

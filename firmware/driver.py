@@ -447,9 +447,7 @@ def run_parts(
     if temperature != 0 and not (
         math.isfinite(temperature) and TEMPERATURE_MIN <= temperature <= TEMPERATURE_MAX
     ):
-        raise LpuError(
-            f"temperature {temperature}: 0 (greedy) or {TEMPERATURE_MIN:g}..{TEMPERATURE_MAX:g}"
-        )
+        raise LpuError(f"temperature {temperature}: 0 (greedy) or {TEMPERATURE_MIN:g}..{TEMPERATURE_MAX:g}")
     if temperature == 0 or topk == 1:
         inverse, noise, k = 1.0, 0, 1
     elif topk:

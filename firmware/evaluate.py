@@ -12,10 +12,9 @@ from hdl.config import Config
 from sim.float_model import FloatModel
 from sim.reference import Reference, logits_float
 
-from .calibrate import Calibration, calibrate
 from .checkpoint import Checkpoint
+from .compiler import quantise_model
 from .errors import LpuError
-from .quantise import quantise
 from .tokenizer import Tokenizer
 
 Progress = Callable[[str, int, int], None]
@@ -62,7 +61,6 @@ def evaluate(
     ckpt: Checkpoint,
     cfg: Config,
     ids: np.ndarray,
-    calibration: Calibration | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Perplexity of the float model and of the exact integer model with int8 and int4 weights, on the same windows."""
@@ -81,12 +79,9 @@ def evaluate(
         return float(np.exp(np.concatenate(loss).mean())), np.concatenate(best)
 
     ppl, best = run("float", FloatModel(ckpt).forward)
-    report("calibration", 0, 1)
-    calibration = calibration or calibrate(ckpt)
-    report("calibration", 1, 1)
     results = {}
     for bits in (8, 4):
-        model, _ = quantise(ckpt, cfg, bits, calibration)
+        model = quantise_model(ckpt.path, cfg, bits, lambda stage: report(stage, 0, 1)).model
         results[bits] = run(f"int{bits}", lambda w, m=model: logits_float(Reference(m).forward(w)))  # type: ignore[misc]
     agree = {bits: float((top == best).mean()) for bits, (_, top) in results.items()}
     return Evaluation(ppl, results[8][0], results[4][0], agree[8], agree[4], predicted)

@@ -8,9 +8,10 @@ import numpy as np
 
 from hdl.config import Config
 from hdl.image import Param, Space, row_bytes
-from hdl.isa import Program, Queue, Width, encode_phase, get_isa
+from hdl.isa import IsaError, Program, Queue, Width, encode_phase, get_isa
 from sim.qmodel import QLinear, QModel
 
+from .errors import LpuError
 from .layout import Layout, Matrix
 from .program import K_LM, build_program
 
@@ -41,12 +42,16 @@ def lower(model: QModel, cfg: Config) -> Compiled:
     """Lay out, schedule and pack. Raises :class:`firmware.errors.LpuError` when something does not fit."""
     layout = Layout(model, cfg)
     program, floor = build_program(layout)
+    try:
+        code = pack_program(cfg, program)
+    except IsaError as error:
+        raise LpuError(f"the program cannot be encoded for config {cfg.name}: {error}") from None
     memory = _Memory(layout)
     sections = [
         *memory.weight_sections(),
         *_table(cfg, Space.SCALE, memory.scale.astype("<u2")),
         *_table(cfg, Space.COEF, memory.coef.astype("<i2")),
-        *pack_program(cfg, program),
+        *code,
         _params(layout, floor),
         _constants(model),
     ]

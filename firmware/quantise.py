@@ -15,12 +15,12 @@ import math
 import numpy as np
 
 from hdl.config import ACT_RANGE, COEF_FRAC, KV_RANGE, LOGIT_FRAC, PROB_BITS, SCALE_BITS, SCORE_FRAC, Config
+from sim.float_model import CheckpointLike
 from sim.qmodel import QLayer, QLinear, QModel, QShape, QShifts
 
 from .calibrate import Calibration, calibrate
-from .checkpoint import Checkpoint
 from .errors import LpuError
-from .gptq import quantise_rows
+from .ptq import quantise_weights
 from .scalar import scalar
 
 RANGE_MARGIN = 4.0
@@ -63,19 +63,24 @@ class _Grid:
 
 
 class _Quantiser:
-    """Quantises matrices and keeps the report."""
+    """The quantised matrices of a checkpoint, and the report on them."""
 
-    def __init__(self, calibration: Calibration):
-        self.calibration = calibration
+    def __init__(self, ckpt: CheckpointLike, weights: int, calibration: Calibration):
+        self.grids = quantise_weights(ckpt, weights, calibration, router_bits=ROUTER_WIDTH)
+        self.weights = weights
         self.report: list[TensorReport] = []
 
-    def grid(self, name: str, w: np.ndarray, width: int, hessian: np.ndarray | None) -> _Grid:
+    def grid(self, w: np.ndarray, name: str, layer: int | None = None, expert: int | None = None) -> _Grid:
+        """The grid of a matrix whose float values are ``w``."""
         w = np.asarray(w, np.float64)
-        q, scale = quantise_rows(w, width, hessian)
+        q, scale = self.grids[name, layer, expert]
+        width = ROUTER_WIDTH if name == "router" else self.weights
         error = float(((w - q * scale[:, None]) ** 2).sum())
         power = float((w**2).sum())
         snr = math.inf if error <= power * 1e-14 else 10 * math.log10(power / error)
-        self.report.append(TensorReport(name, width, snr))
+        full = [name] if layer is None else ["layers", str(layer), name]
+        full += [] if expert is None else [str(expert)]
+        self.report.append(TensorReport(".".join(full), width, snr))
         # A row of zeros is exact with any scale: none that would coarsen those of the other rows.
         scale = np.where(q.any(axis=1), scale, 0.0)
         return _Grid(q, scale, width, float(np.linalg.norm(w, axis=1).max()))
@@ -114,7 +119,7 @@ def _integers(scale: np.ndarray, factor: float, shift: int) -> np.ndarray:
 
 
 def quantise(
-    ckpt: Checkpoint, cfg: Config, weights: int, calibration: Calibration | None = None
+    ckpt: CheckpointLike, cfg: Config, weights: int, calibration: Calibration | None = None
 ) -> tuple[QModel, list[TensorReport]]:
     """Quantise a checkpoint for a configuration.
 
@@ -123,46 +128,31 @@ def quantise(
     """
     s = ckpt.shape
     calibration = calibration or calibrate(ckpt)
-    quantiser = _Quantiser(calibration)
-    h = calibration.hessian
-    layers = range(s.layers)
+    quantiser = _Quantiser(ckpt, weights, calibration)
+    grid = quantiser.grid
     root_d = math.sqrt(s.d)
-
-    def each(name: str, tensor: str, gain: str | None, width: int = weights) -> list[_Grid]:
-        out = []
-        for i in layers:
-            layer = ckpt.layer(i)
-            w = getattr(layer, tensor)
-            w = w if gain is None else w * getattr(layer, gain)[None, :]
-            out.append(quantiser.grid(f"layers.{i}.{name}", w, width, h(i, name)))
-        return out
-
-    q, k, v = (each(n, n, "attn_norm") for n in ("q", "k", "v"))
-    o = each("o", "o", None)
-    router = each("router", "router", "ffn_norm", ROUTER_WIDTH) if s.experts > 1 else []
+    q, k, v, o, router = [], [], [], [], []
     gate: list[list[_Grid]] = []
     up: list[list[_Grid]] = []
     down: list[list[_Grid]] = []
-    for i in layers:
-        rows: tuple[list[_Grid], list[_Grid], list[_Grid]] = ([], [], [])
-        norm = ckpt.layer(i).ffn_norm[None, :]
+    for i in range(s.layers):
+        layer = ckpt.layer(i)
+        for out, name, w in zip((q, k, v), "qkv", (layer.q, layer.k, layer.v), strict=True):
+            out.append(grid(w * layer.attn_norm, name, i))
+        o.append(grid(layer.o, "o", i))
+        if layer.router is not None:
+            router.append(grid(layer.router * layer.ffn_norm, "router", i))
+        gate.append([])
+        up.append([])
+        down.append([])
         for e in range(s.experts):
-            wg, wu, wd = ckpt.layer(i).expert(e)
-            for out, name, w in zip(rows, ("gate", "up", "down"), (wg * norm, wu * norm, wd), strict=True):
-                out.append(quantiser.grid(f"layers.{i}.{name}.{e}", w, weights, h(i, name, e)))
-        gate.append(rows[0])
-        up.append(rows[1])
-        down.append(rows[2])
-    unit_gain = bool(np.all(ckpt.final_norm == 1.0))
-    if s.tied:
-        embed = quantiser.grid("embed (tied)", ckpt.embed, weights, h(None, "lm_head"))
-        lm = embed
-    else:
-        embed = quantiser.grid("embed", ckpt.embed, weights, None)
-        lm = quantiser.grid(
-            "lm_head", ckpt.lm_head * ckpt.final_norm[None, :], weights, h(None, "lm_head_folded")
-        )
-        unit_gain = True
+            w_gate, w_up, w_down = layer.expert(e)
+            gate[i].append(grid(w_gate * layer.ffn_norm, "gate", i, e))
+            up[i].append(grid(w_up * layer.ffn_norm, "up", i, e))
+            down[i].append(grid(w_down, "down", i, e))
+    embed = grid(ckpt.embed, "embed")
+    lm = embed if s.tied else grid(ckpt.lm_head * ckpt.final_norm, "lm_head")
+    unit_gain = not s.tied or bool(np.all(ckpt.final_norm == 1.0))
 
     flat_gate, flat_up, flat_down = ([g for row in rows for g in row] for rows in (gate, up, down))
 
@@ -261,7 +251,7 @@ def quantise(
         lm_head=q_lm,
         layers=tuple(
             QLayer(*(scaled[n][i] for n in ("q", "k", "v", "o", "router")), gates[i], ups[i], downs[i])
-            for i in layers
+            for i in range(s.layers)
         ),
         final_gain=final_gain,
         rope=_rope_table(s.context, s.head_dim, s.rope_theta),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hdl.config import Config
-from hdl.image import Param, Reason
+from hdl.image import Param, Reason, Space
 from sim.qmodel import QModel
 from sim.reference import Reference, Sampling
 from sim.verilator import Library, VerilatorModel
@@ -93,8 +93,9 @@ def simulate(
             simulator.record(waves.path, simulator.cycles + waves.first, simulator.cycles + waves.last)
         before, start = simulator.cycles, time.perf_counter()
         run = driver.run(
-            list(request.prompt), request.tokens, request.temperature, request.topk, request.seed, list(request.stop_ids)
-        )
+            list(request.prompt), request.tokens, request.temperature, request.topk, request.seed,
+            list(request.stop_ids),
+        )  # fmt: skip
         ids, cycles, predicted = [], [], []
         for position, record in enumerate(run):
             cycles.append(record.cycles)
@@ -108,8 +109,9 @@ def simulate(
             list(request.prompt), request.tokens, sampling_of(cfg, model, request), tuple(request.stop_ids)
         )
         return Outcome(
-            ids, reference, cycles, predicted, run.reason, bool(simulator.get("fault")), simulator.cycles - before, seconds
-        )
+            ids, reference, cycles, predicted, run.reason, bool(simulator.get("fault")),
+            simulator.cycles - before, seconds,
+        )  # fmt: skip
 
 
 def check_request(cfg: Config, model: QModel, request: Request) -> list[Part]:
@@ -124,7 +126,7 @@ def sampling_of(cfg: Config, model: QModel, request: Request) -> Sampling:
     """The registers a request sets, for the reference: read back from what the driver loads."""
     values: dict[Param, int] = {}
     for space, _, address, data in check_request(cfg, model, request):
-        if space.name == "PARAM":
+        if space == Space.PARAM:
             for i in range(0, len(data), 8):
                 values[Param(address + i // 8)] = int.from_bytes(data[i : i + 8], "little")
     inverse = 1.0 if values[Param.NOISE] == 0 else 1 / request.temperature

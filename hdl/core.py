@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from .config import Config
 from .host.host import HostLink
 from .icu.icu import HOST_PARAMS, Icu
-from .image import LoadBus, Space
+from .image import LoadBus, Space, drive_load
 from .mem import TableSlice, VectorSlice
 from .mxm import Mxm
 from .sxm import Sxm
@@ -50,7 +50,7 @@ class Core(wiring.Component):
         load = LoadBus(cfg).create()
         m.d.sync += [getattr(load, name).eq(getattr(host.load, name)) for name in load.signature.members]
         for unit in (icu, mxm, vxm, scale, coef):
-            m.d.comb += [getattr(unit.load, name).eq(getattr(load, name)) for name in load.signature.members]
+            drive_load(m, load, unit.load)
 
         # Control: micro-ops and run state.
         m.d.comb += [

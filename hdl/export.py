@@ -82,7 +82,9 @@ def _anonymous(body: str, name: str) -> str:
     return body.replace(f"module {name}\n", "module\n", 1)
 
 
-_INIT = re.compile(r"^  cell \$meminit_v2 \S+\n(?:    [^\n]*\n)*?    connect \\DATA \d+'0+\n(?:    [^\n]*\n)*?  end\n", re.MULTILINE)
+_INIT = re.compile(
+    r"^  cell \$meminit_v2 \S+\n(?:    [^\n]*\n)*?    connect \\DATA \d+'0+\n(?:    [^\n]*\n)*?  end\n", re.MULTILINE
+)
 
 
 def _strip_zeros(text: str) -> tuple[str, set[tuple[str, str]]]:
@@ -110,12 +112,13 @@ def _clear_memories(body: str, cleared: set[tuple[str, str]]) -> str:
         name = re.match(r"module (?:\\(\S+) |(\w+))", part)
         names = {memory for module, memory in cleared if name and module in name.groups()}
         for memory in sorted(names):
-            declaration = re.search(rf"^  reg (\[\d+:0\]) (\\?{re.escape(memory)} ?) ?\[(\d+):0\];\n", part, re.MULTILINE)
+            pattern = rf"^  reg (\[\d+:0\]) (\\?{re.escape(memory)} ?) ?\[(\d+):0\];\n"
+            declaration = re.search(pattern, part, re.MULTILINE)
             assert declaration is not None, f"memory {memory} of module {name}"
             depth, at = int(declaration.group(3)) + 1, declaration.end()
             index = f"{memory}_clear"
-            loop = f"  integer {index};\n  initial for ({index} = 0; {index} < {depth}; {index} = {index} + 1) {declaration.group(2)}[{index}] = 0;\n"
-            part = part[:at] + loop + part[at:]
+            loop = f"for ({index} = 0; {index} < {depth}; {index} = {index} + 1) {declaration.group(2)}[{index}] = 0;"
+            part = f"{part[:at]}  integer {index};\n  initial {loop}\n{part[at:]}"
         out.append(part)
     return "".join(out)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 
+from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
@@ -118,6 +119,11 @@ class LoadBus(wiring.Signature):
             "addr": Out(24),
             "data": Out(load_bits(cfg)),
         })  # fmt: skip
+
+
+def drive_load(m: Module, source: wiring.PureInterface, sink: wiring.PureInterface) -> None:
+    """One load bus onto another: it has many listeners, so that ``wiring.connect`` does not apply."""
+    m.d.comb += [getattr(sink, name).eq(getattr(source, name)) for name in source.signature.members]
 
 
 class RunControl(wiring.Signature):

@@ -22,6 +22,7 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from .config import MAX_EXPERTS_PER_TOKEN, SCALARS, Config, address_bits
 
@@ -463,7 +464,8 @@ def encode_phase(p: Phase) -> int:
 
 def decode_phase(word: int) -> Phase:
     """Integer -> phase."""
-    values, at = {}, 0
+    values: dict[str, Any] = {}
+    at = 0
     for field in PHASE_FIELDS:
         values[field.name] = word >> at & (1 << field.bits) - 1
         at += field.bits

@@ -92,6 +92,7 @@ class Timing:
     sfu_recip: int = 6
     sfu_mul: int = 3
     sfu_capture: int = 1
+    """SFU.CAPTURE at t: a PROB at t + sfu_capture uses P."""
     sfu_prob: int = 4
 
     # TOP

@@ -31,7 +31,7 @@ def uop_layout(cfg: Config, queue: Queue) -> data.StructLayout:
     members["idx"] = index_bits(cfg)
     for flag in _LOOP_FLAGS:
         members[flag] = 1
-    return data.StructLayout(members)  # type: ignore[arg-type]
+    return data.StructLayout(members)
 
 
 def index_bits(cfg: Config) -> int:

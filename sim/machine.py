@@ -159,10 +159,11 @@ class Machine:
             self.position = -1
         prompt = [self.prompt[i] for i in range(p[Param.PROMPT_LEN])]
         token, taken, made = prompt[0], 1, 0
+        run: TokenRun | None = None
         while True:
             self.position += 1
             sampled = taken == len(prompt)
-            run = self.begin(code, token, sampled)
+            run = self.begin(code, token, sampled, run)
             cycles = run.execute()
             yield Record(run.next_token, sampled, cycles)
             made += sampled
@@ -176,21 +177,38 @@ class Machine:
                 token = run.next_token if sampled else prompt[taken]
                 taken += not sampled
                 continue
+            run.finish()
             return
 
     reason = Reason.LIMIT
 
-    def begin(self, code: dict[Queue, list[Instr]], token: int, sampled: bool) -> TokenRun:
-        """The execution of one token; a subclass may watch it."""
-        return TokenRun(self, code, token, sampled)
+    def begin(
+        self, code: dict[Queue, list[Instr]], token: int, sampled: bool, before: TokenRun | None = None
+    ) -> TokenRun:
+        """The execution of one token, behind that of the token ``before``; a subclass may watch it."""
+        return TokenRun(self, code, token, sampled, before)
 
 
 class TokenRun:
-    """Execution of one token: the machine's streams, pipelines and registers."""
+    """Execution of one token: the machine's streams, pipelines and registers.
 
-    def __init__(self, machine: Machine, code: dict[Queue, list[Instr]], token: int, sampled: bool):
+    The last micro-ops of the token before end while the first of this one are at work.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        code: dict[Queue, list[Instr]],
+        token: int,
+        sampled: bool,
+        before: TokenRun | None = None,
+    ):
         self.m, self.cfg, self.t = machine, machine.cfg, machine.t
         self.code, self.token, self.sampled = code, token, sampled
+        self.before, self.cycles = before, 0
+        # Cycle from which each queue can issue.
+        self.ready = {q: -1 if before is None else before.ready[q] - before.cycles for q in Queue}
+        self._jump(0)
         p = machine.param
         self.slot = machine.position % p[Param.WINDOW]
         self.keys = min(machine.position + 1, p[Param.WINDOW])
@@ -224,7 +242,7 @@ class TokenRun:
         phases, index, loop = self.m.phase_rows, 0, 0
         at = {q: 0 for q in Queue}
         saved = dict(at)
-        start, cycle = 0, 0
+        start = cycle = 0
         issues: dict[int, list[tuple[Queue, Instr]]] = collections.defaultdict(list)
         while True:
             phase = phases[index]
@@ -242,6 +260,8 @@ class TokenRun:
                             break
             end = start + phase.cycles(self.counts)
             while cycle < end:
+                if self.before is not None:
+                    self.before.drain(self.before.cycles + cycle)
                 self._step(cycle, issues.pop(cycle, []))
                 cycle += 1
             if issues:
@@ -250,14 +270,29 @@ class TokenRun:
             if phase.loop_end and self.layer + 1 < self.m.param[Param.LAYERS]:
                 self.layer += 1
                 at, index = dict(saved), loop
+                self._jump(start)
             elif phase.final or (phase.prompt_final and not self.sampled):
-                break
+                self.before, self.cycles = None, end
+                return end
             else:
                 index += 1
-        while self.uops or self.effects:
+
+    def _jump(self, cycle: int) -> None:
+        """The queues start to fetch from elsewhere."""
+        for q in Queue:
+            self.ready[q] = max(self.ready[q], cycle + self.t.fetch_gap(self.m.isa.formats[q]))
+
+    def drain(self, cycle: int) -> None:
+        """One more cycle for what is still under way behind the token's last."""
+        if self.uops or self.effects:
             self._step(cycle, [])
+
+    def finish(self) -> None:
+        """Let all that is under way end."""
+        cycle = self.cycles
+        while self.uops or self.effects:
+            self.drain(cycle)
             cycle += 1
-        return end
 
     def _step(self, cycle: int, issues: list[tuple[Queue, Instr]]) -> None:
         for effect in self.effects.pop(cycle, []):
@@ -279,6 +314,8 @@ class TokenRun:
     def _issue(self, cycle: int, q: Queue, instr: Instr) -> None:
         """Unroll an instruction's loops into the calendar; bases are sampled now."""
         fmt = self.m.isa.formats[q]
+        if cycle - 1 < self.ready[q]:
+            raise MachineError(f"{q.name} issues in cycle {cycle - 1}, but can from {self.ready[q]} on: {instr}")
         n = [self.counts[instr.get(s)] if instr.get(s) else instr.get(c) for c, s in (("n1", "n1_sel"), ("n2", "n2_sel"))]
         n1, n2 = n[0], n[1] if fmt.outer else 1
         d1 = instr.get("d1")
@@ -294,6 +331,7 @@ class TokenRun:
                     fields[a.name] = (plain[a.name] + bases[a.name] + step) % (1 << a.bits)
                 uop = Uop(q, fields, i2 * n1 + i1, i1, i2, i1 == n1 - 1, i1 == n1 - 1 and i2 == n2 - 1)
                 self.uops[cycle + i2 * d2 + i1 * d1].append(uop)
+        self.ready[q] = max(cycle - 1 + self.t.fetch_gap(fmt), cycle + (n2 - 1) * d2 + (n1 - 1) * d1)
 
     def _base(self, q: Queue, name: str, instr: Instr) -> int:
         sel, p, cfg = instr.get(f"{name}_sel"), self.m.param, self.cfg

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from firmware import cli, compiler
-from firmware.cli import main
 from firmware.cli import compile as compile_command
+from firmware.cli import main
 from firmware.image_file import read_image
 from hdl.config import TINY
 
@@ -72,7 +72,7 @@ def row(text: str, name: str) -> list[str]:
     raise AssertionError(f"no line {name!r} in\n{text}")
 
 
-# ------------------------------------------------------------------------------------------------------ group
+# ----------------------------------------------------------------------------------------------------- group
 
 
 def test_help() -> None:
@@ -119,7 +119,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-# ---------------------------------------------------------------------------------------------------- compile
+# --------------------------------------------------------------------------------------------------- compile
 
 
 def test_compile(model: Path, tmp_path: Path) -> None:
@@ -136,7 +136,6 @@ def test_compile(model: Path, tmp_path: Path) -> None:
         assert cycles[2] == f"{found.cycles(position, sampled=False):,}"
     assert f"{found.shape.parameters_total:,} parameters" in text
     assert str(path) in text
-    assert "layers.0.gate.0 " not in text.replace("worst tensor", "")[: text.index("Memories")].split("gate ")[0]
 
 
 def test_compile_report(model: Path, tmp_path: Path) -> None:
@@ -212,7 +211,7 @@ def test_compile_never_simulates(model: Path, tmp_path: Path, monkeypatch: pytes
     good("compile", model, "-o", tmp_path / "m.lpu", "--config", "tiny", "--no-cache")
 
 
-# ------------------------------------------------------------------------------------------------ info, damage
+# ---------------------------------------------------------------------------------------------- info, damage
 
 
 def test_info(image: Path) -> None:
@@ -245,7 +244,7 @@ def test_damaged_image(command: str, image: Path) -> None:
     assert "no such file" in bad(command, image)
 
 
-# ------------------------------------------------------------------------------------------------ asm, disasm
+# ----------------------------------------------------------------------------------------------- asm, disasm
 
 
 def test_disasm_and_asm(image: Path, tmp_path: Path) -> None:

@@ -176,8 +176,10 @@ class Bench:
 
     async def _run(self, ctx) -> None:
         dut, plan, waited = self.dut, deque[tuple[int, Record | Reason]](), 0
-        watched = (dut.rx.valid, dut.rx.ready, dut.tx.valid, dut.tx.ready, dut.tx.payload, dut.run.start, dut.run.abort,
-                   dut.load.valid, dut.load.space, dut.load.sub, dut.load.addr, dut.load.data)  # fmt: skip
+        sampled = (
+            dut.rx.valid, dut.rx.ready, dut.tx.valid, dut.tx.ready, dut.tx.payload, dut.run.start,
+            dut.run.abort, dut.load.valid, dut.load.space, dut.load.sub, dut.load.addr, dut.load.data,
+        )  # fmt: skip
         while True:
             offer = bool(self._inbound) and not self._pause()
             ctx.set(dut.rx.valid, offer)
@@ -199,9 +201,8 @@ class Bench:
                     ctx.set(dut.run.done, 1)
                     ctx.set(dut.run.reason, event)
                     ctx.set(dut.run.busy, 0)
-            _, _, rx_valid, rx_ready, tx_valid, tx_ready, tx, start, abort, load, *row = (
-                await ctx.tick().sample(*watched)
-            )
+            values = await ctx.tick().sample(*sampled)
+            rx_valid, rx_ready, tx_valid, tx_ready, tx, start, abort, load, *row = values[2:]
             self.cycle += 1
             if rx_valid and rx_ready:
                 self._inbound.popleft()
@@ -265,7 +266,6 @@ class Bench:
         self._outbound.clear()
         assert self._decoder.bad == 0
         return got
-
 
     def talk(self, *frames: Frame | bytes) -> list[Frame]:
         """Frames one by one, the answers to each awaited: a later answer may take an earlier one's place."""

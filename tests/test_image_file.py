@@ -76,7 +76,7 @@ def copy(written: Path, tmp_path: Path) -> Path:
     return path
 
 
-# ------------------------------------------------------------------------------------------------- round trip
+# ------------------------------------------------------------------------------------------------ round trip
 
 
 def test_round_trip(compiled: Compilation, written: Path) -> None:
@@ -122,7 +122,7 @@ def test_facts(compiled: Compilation, written: Path) -> None:
 
 
 def test_cycles_are_the_machines(compiled: Compilation, written: Path) -> None:
-    """The instruction-level machine, loaded with the file's parts, takes the cycles that the file promises."""
+    """The instruction-level machine, loaded with the file's parts, takes the cycles the file promises."""
     image = read_image(written)
     machine = Machine(TINY)
     for space, sub, address, data in image.parts():
@@ -323,7 +323,8 @@ def test_interrupted_writing_leaves_nothing(
     path = tmp_path / "m.lpu"
     path.write_bytes(b"old")
 
-    write, written = image_file._write_data, []
+    write = image_file._write_data
+    written: list[int] = []
 
     def interrupt(out: IO[bytes], data: image_file.Rows) -> dict[str, int]:
         if len(written) == 3:
@@ -348,7 +349,7 @@ def test_cannot_write(compiled: Compilation, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["d"]
 
 
-# --------------------------------------------------------------------------------------------------- compiling
+# ------------------------------------------------------------------------------------------------- compiling
 
 
 def test_cache(tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ class Link:
     ``rx_pause`` and ``tx_stall``: share of the cycles in which the host offers, or takes, no byte.
     """
 
-    def __init__(self, dut: Any, rng: np.random.Generator, rx_pause: float = 0.0, tx_stall: float = 0.0) -> None:
+    def __init__(
+        self, dut: Any, rng: np.random.Generator, rx_pause: float = 0.0, tx_stall: float = 0.0
+    ) -> None:
         self.dut = dut
         self.rng = rng
         self.rx_pause = rx_pause
@@ -48,8 +50,10 @@ class Link:
     async def start(self) -> None:
         """Resets the design and lets both sides run."""
         dut = self.dut
-        for signal in (dut.rx__valid, dut.rx__payload, dut.tx__ready, dut.run__busy, dut.run__record,
-                       dut.run__sampled, dut.run__token, dut.run__cycles, dut.run__done, dut.run__reason):  # fmt: skip
+        for signal in (
+            dut.rx__valid, dut.rx__payload, dut.tx__ready, dut.run__busy, dut.run__record,
+            dut.run__sampled, dut.run__token, dut.run__cycles, dut.run__done, dut.run__reason,
+        ):  # fmt: skip
             signal.value = 0
         dut.rst.value = 1
         Clock(dut.clk, 10, "ns").start()
@@ -196,10 +200,10 @@ async def random_session(dut: Any) -> None:
             expected += writes
             last, previous = frame.seq, frame
         elif kind == "damaged":
-            wire = bytearray(frame.encode())
-            at = int(rng.integers(len(wire) - 1))
-            wire[at] = wire[at] % 255 + 1  # another value, but no delimiter
-            bench.send(bytes(wire))
+            spoilt = bytearray(frame.encode())
+            at = int(rng.integers(len(spoilt) - 1))
+            spoilt[at] = spoilt[at] % 255 + 1  # another value, but no delimiter
+            bench.send(bytes(spoilt))
             want = Reply.ERROR
         elif kind == "repeated":
             if previous.type == Request.INFO:
@@ -235,13 +239,14 @@ async def random_session(dut: Any) -> None:
 
 @cocotb.test()
 async def survives_a_burst_of_random_bytes(dut: Any) -> None:
-    """100 kB of noise, a frame cut in half, then work as if nothing had happened."""
+    """100 kB of noise (less in the slower simulator), half a frame, then work as if nothing had happened."""
     ctx = context()
+    noise = 100_000 if ctx.sim == "verilator" else 20_000
     rng = ctx.rng(3)
     bench = Link(dut, rng)
     await bench.start()
     bench.send(Frame(Request.INFO, 7))
-    bench.send(rng.bytes(int(ctx.params.get("noise_bytes", 100_000))))
+    bench.send(rng.bytes(noise))
     frame, writes = some_load(ctx.config, rng, 8)
     bench.send(b"\0" + frame.encode()[:7] + b"\0")
     frames = await bench.settle()

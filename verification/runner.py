@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -142,9 +143,7 @@ def run_bench(
         if component_factory is not None:
             text = verilog_backend.convert(component_factory(get_config(config)), name=top, emit_src=False)
             if sim == "icarus":
-                # Icarus enters `always @*` at the first change of an input, and until then its outputs are
-                # unknown, even where all inputs have initial values; `always_comb` runs once at time 0.
-                text = text.replace("always @*", "always_comb")
+                text = _wake(text)
             # Written only when it changes, so that the simulator builds only then.
             if not source.exists() or source.read_text() != text:
                 source.write_text(text)
@@ -192,6 +191,22 @@ def run_bench(
     if failed or failure or tests == 0:
         raise BenchFailure(_report(context, tests, failed, failure, log))
     return BenchResult(tests, log, _waves_file(folder, sim, top) if waves else None)
+
+
+def _wake(verilog: str) -> str:
+    """Verilog whose combinational blocks run once at time 0.
+
+    Icarus enters `always @*` at the first change of an input; until then its outputs are unknown, even where
+    every input has its initial value from the start. So each block reads a register that changes once.
+    """
+    verilog = _MODULE.sub(r"\g<0>\n  reg _wake = 0; initial #0 _wake = 1;", verilog)
+    verilog = _STATEMENT.sub(r"always @* begin if (_wake) begin end \1 end", verilog)
+    return _BLOCK.sub(r"always @* begin if (_wake) begin end\n", verilog)
+
+
+_MODULE = re.compile(r"^module [^;]*;$", re.MULTILINE)
+_BLOCK = re.compile(r"always @\* begin\n")
+_STATEMENT = re.compile(r"always @\*\n(.*;)$", re.MULTILINE)
 
 
 def _waves_file(folder: Path, sim: str, top: str) -> Path:

@@ -22,7 +22,7 @@ from .bars import Bars
 @click.option("--model", "model_name", required=True, help="Hugging Face folder, or a shipped model's name.")
 @click.option("--text", type=click.Path(path_type=Path), required=True, help="UTF-8 text file.")
 @click.option("--tokens", type=click.IntRange(2), help="Use the first so many tokens  [default: all].")
-@click.option("--config", "config_name", default="ulx3s-85f", show_default=True, help="Whose accumulators the formats fit.")
+@click.option("--config", "config_name", default="ulx3s-85f", show_default=True, help="Size whose accumulators count.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def command(model_name: str, text: Path, tokens: int | None, config_name: str, as_json: bool) -> None:
     """Perplexity and top-1 agreement of the exact integer model, int8 and int4, against float.
@@ -39,7 +39,8 @@ def command(model_name: str, text: Path, tokens: int | None, config_name: str, a
     if as_json:
         print(json.dumps(dataclasses.asdict(result)))
         return
-    table = Table("", "perplexity", "against float", "top-1 agreement", title=f"{ckpt.path.name}: {result.tokens} tokens")
+    title = f"{ckpt.path.name}: {result.tokens} tokens"
+    table = Table("", "perplexity", "against float", "top-1 agreement", title=title)
     table.add_row("float", f"{result.ppl_float:.4f}", "", "")
     for name, ppl, top in (("int8", result.ppl_int8, result.top1_int8), ("int4", result.ppl_int4, result.top1_int4)):
         table.add_row(name, f"{ppl:.4f}", f"{ppl / result.ppl_float - 1:+.2%}", f"{top:.2%}")

@@ -10,10 +10,10 @@ import numpy as np
 from hdl.config import get_config
 from sim.reference import Reference, logits_float
 
-from ..calibrate import calibrate
 from ..checkpoint import Checkpoint
+from ..compiler import parse_weights, quantise_model
 from ..errors import LpuError
-from ..quantise import quantise
+from ..image_file import atomic_file
 from ..simulate import resolve_model
 
 
@@ -21,8 +21,10 @@ from ..simulate import resolve_model
 @click.option("--model", "model_name", required=True, help="Hugging Face folder, or a shipped model's name.")
 @click.option("--ids", required=True, help="Token ids, separated by commas.")
 @click.option("--weights", type=click.Choice(["int4", "int8"]), default="int8", show_default=True)
-@click.option("--config", "config_name", default="ulx3s-85f", show_default=True, help="Whose accumulators the formats fit.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help=".npy file: float32 [ids, vocab].")
+@click.option("--config", "config_name", default="ulx3s-85f", show_default=True, help="Size whose accumulators count.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help=".npy, float32 [ids, vocab]."
+)
 def command(model_name: str, ids: str, weights: str, config_name: str, output: Path) -> None:
     """Dequantised float32 logits of the exact integer model, one row per position."""
     ckpt = Checkpoint(resolve_model(model_name))
@@ -35,14 +37,9 @@ def command(model_name: str, ids: str, weights: str, config_name: str, output: P
             raise LpuError(f"--ids: id {i} is {token}, outside 0..{ckpt.shape.vocab - 1}")
     if len(values) > ckpt.shape.context:
         raise LpuError(f"--ids: {len(values)} ids, the context holds {ckpt.shape.context}")
-    model, _ = quantise(ckpt, get_config(config_name), int(weights.removeprefix("int")), calibrate(ckpt))
-    rows = logits_float(Reference(model).forward(values))
     if output.suffix != ".npy":
         raise LpuError(f"{output}: the output is a .npy file")
-    part = output.with_name(output.name + ".part")
-    try:
-        with part.open("wb") as file:
-            np.save(file, rows)
-        part.replace(output)
-    except OSError as error:
-        raise LpuError(f"{output}: cannot be written: {error}") from None
+    quantised = quantise_model(ckpt.path, get_config(config_name), parse_weights(weights))
+    rows = logits_float(Reference(quantised.model).forward(values))
+    with atomic_file(output) as file:
+        np.save(file, rows)

@@ -7,7 +7,7 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config, address_bits
-from ..image import LoadBus, Reason, RunControl, Space
+from ..image import LoadBus, Reason, RunControl, Space, drive_load
 from ..isa import Queue
 from ..uop import run_state_layout, uop_layout
 from .params import ParamRegisters, param_bits
@@ -49,7 +49,7 @@ class Icu(wiring.Component):
         m.submodules.sequencer = seq = Sequencer(cfg)
         m.submodules.registers = regs = BaseRegisters(cfg)
         for unit in (params, seq):
-            m.d.comb += [getattr(unit.load, name).eq(getattr(self.load, name)) for name in unit.load.signature.members]
+            drive_load(m, self.load, unit.load)
         m.d.comb += [getattr(self, name).eq(getattr(params, name)) for name in HOST_PARAMS]
         m.d.comb += [getattr(regs, name).eq(getattr(params, name)) for name in regs.PARAMS]
         m.d.comb += [
@@ -68,7 +68,7 @@ class Icu(wiring.Component):
         for q in Queue:
             queue = InstructionQueue(cfg, q)
             m.submodules[f"queue_{q.name.lower()}"] = queue
-            m.d.comb += [getattr(queue.load, name).eq(getattr(self.load, name)) for name in queue.load.signature.members]
+            drive_load(m, self.load, queue.load)
             m.d.comb += [getattr(queue, c).eq(getattr(regs, c)) for c in counts]
             m.d.comb += [
                 queue.now.eq(seq.now),

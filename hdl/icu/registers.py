@@ -82,7 +82,8 @@ class BaseRegisters(wiring.Component):
                 m.d.sync += key_set.eq(key_set + self.key_words)
         counted = Signal.like(state.keys)
         m.d.comb += counted.eq(Mux(state.keys < self.floor, self.floor, state.keys))
-        for port, size in ((self.count_sets, cfg.columns), (self.count_words, cfg.lanes), (self.count_rows, cfg.vlanes)):
+        sizes = ((self.count_sets, cfg.columns), (self.count_words, cfg.lanes), (self.count_rows, cfg.vlanes))
+        for port, size in sizes:
             m.d.comb += port.eq((counted + size - 1) >> _log2(size))
 
         # Layer and expert.
@@ -108,7 +109,8 @@ class BaseRegisters(wiring.Component):
         with m.If(self.set_token):
             m.d.sync += state.token.eq(self.token)
         sets = {w: _log2(cfg.outputs(w.bits)) for w in Width}
-        embed_set = Mux(self.embed_width == Width.INT8.value, state.token >> sets[Width.INT8], state.token >> sets[Width.INT4])
+        wide = self.embed_width == Width.INT8.value
+        embed_set = Mux(wide, state.token >> sets[Width.INT8], state.token >> sets[Width.INT4])
         token_w = Signal(wb)
         m.d.sync += token_w.eq(embed_set * self.token_words)
         base("w", Base.TOKEN, token_w)

@@ -1,0 +1,238 @@
+"""Compiled programs on the instruction-level machine against the reference: any model on any configuration.
+
+The machine models every latency and raises on empty streams, collisions, early issues and overflowing
+accumulators, so that equal logits at every position mean that no result is read before it is there, and none
+overwritten before it is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from firmware.checkpoint import ModelShape
+from firmware.errors import LpuError
+from firmware.lower import lower
+from firmware.scalar import scalar
+from hdl.config import CONFIGS, TINY, ULX3S_85F, Config, get_config
+from hdl.image import Param, Reason, Space
+from hdl.isa import Instr, Phase, Queue, encode_phase, get_isa
+from sim.machine import Machine, MachineError
+from sim.reference import Reference, Sampling
+from tests.util_random import INITS, Runner, make_model, quantised, random_sampling, random_shape, shape
+
+ROOMY = {
+    cfg.name: dataclasses.replace(
+        cfg, weight_depth=1 << 15, act_depth=1 << 10, scale_depth=1 << 13, coef_depth=1 << 12,
+        vector_depth=1 << 10, queue_depth=2048, phase_depth=128, context_max=max(cfg.context_max, 128),
+    )
+    for cfg in CONFIGS.values()
+}  # fmt: skip
+"""The configurations with memories for any shape of these tests: the schedule follows the other sizes."""
+
+
+def check(
+    s: ModelShape,
+    cfg: Config,
+    seed: int,
+    weights: int = 8,
+    init: str = "unit",
+    prompt: int = 3,
+    limit: int | None = None,
+    sampling: Sampling | None = None,
+) -> list[int]:
+    """Generate to the limit, or to the full context."""
+    rng = np.random.default_rng(seed)
+    model = quantised(make_model(s, rng, init), cfg, weights)
+    tokens = [int(t) for t in rng.integers(0, s.vocab, prompt)]
+    print(f"seed {seed}, {cfg.name}, int{weights}, {init}, {s}")
+    return Runner(lower(model, cfg)).run(tokens, limit or s.context, sampling)
+
+
+def check_random(seed: int, cfg: Config, most: int, context: int) -> None:
+    rng = np.random.default_rng(seed)
+    s = random_shape(rng, most, context)
+    init = INITS[rng.integers(len(INITS))]
+    weights = int(rng.choice([4, 8]))
+    prompt = int(rng.integers(1, min(s.context, 6)))
+    made = check(s, cfg, seed, weights, init, prompt, None, random_sampling(rng, cfg))
+    assert len(made) == s.context - prompt + 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("config", CONFIGS)
+def test_any_shape(config: str, seed: int) -> None:
+    check_random(seed, ROOMY[config], most=36, context=20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 160))
+@pytest.mark.parametrize("config", CONFIGS)
+def test_any_shape_at_length(config: str, seed: int) -> None:
+    check_random(seed, ROOMY[config], most=80, context=64)
+
+
+CORNERS: dict[str, dict[str, Any]] = {
+    # A matrix whose rows do not fill its last accumulator set; a scores drain of fewer rows than a set.
+    "partial sets": {"d": 46, "head_dim": 10, "ffn": 14},
+    "dense": {"experts": 1, "top_k": 1},
+    "dense, one layer": {"experts": 1, "top_k": 1, "layers": 1, "tied": True},
+    # The MXM ahead of the norm by more sets than there are accumulators.
+    "many short sets": {"d": 8, "heads": 8, "kv_heads": 4, "ffn": 64, "context": 10},
+    # P V of a head in more accumulator sets than half of the accumulators.
+    "long heads": {"d": 16, "heads": 2, "kv_heads": 1, "head_dim": 24, "context": 40},
+    "longest heads": {"d": 16, "heads": 1, "kv_heads": 1, "head_dim": 64, "layers": 1, "context": 40},
+    "odd everything": {"d": 13, "ffn": 7, "vocab": 37, "heads": 3, "kv_heads": 3, "head_dim": 6, "top_k": 3},
+    "window": {"window": 5, "context": 22},
+    "window of one": {"window": 1, "context": 9},
+    "window across words": {"window": 13, "context": 30, "layers": 1},
+    "fewer tokens than top-k entries": {"vocab": 3},
+    "one lane": {"d": 1, "ffn": 1, "head_dim": 2, "heads": 1, "kv_heads": 1, "vocab": 2},
+    "tied with gain": {"tied": True, "d": 20},
+    "one expert of many": {"experts": 5, "top_k": 1},
+}
+
+
+@pytest.mark.parametrize("weights", [4, 8])
+@pytest.mark.parametrize("corner", CORNERS)
+def test_corners(corner: str, weights: int) -> None:
+    """On the smallest configuration, where sets are short and accumulators few."""
+    check(shape(**CORNERS[corner]), ROOMY["tiny"], seed=5, weights=weights)
+
+
+@pytest.mark.parametrize("corner", ["partial sets", "dense", "window", "long heads"])
+@pytest.mark.parametrize("config", ["ulx3s-85f", "large"])
+def test_corners_elsewhere(corner: str, config: str) -> None:
+    check(shape(**CORNERS[corner]), ROOMY[config], seed=6, weights=4)
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_weight_magnitudes(init: str) -> None:
+    check(shape(layers=1, tied=init == "hf"), ULX3S_85F, seed=7, weights=4, init=init)
+
+
+@pytest.mark.parametrize("length", [1, 2, 9, 24])
+def test_prompt_lengths(length: int) -> None:
+    made = check(shape(layers=1), TINY, seed=8, prompt=length)
+    assert len(made) == 24 - length + 1
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(scalar(1 / 0.8), noise=2, seed=3),
+        Sampling(scalar(1 / 1.3), noise=1, topk=4, seed=(1 << 32) - 1),
+    ],
+    ids=["greedy", "temperature", "top-k"],
+)
+def test_sampling(sampling: Sampling) -> None:
+    assert check(shape(), TINY, seed=9, sampling=sampling, limit=8) == check(
+        shape(), ULX3S_85F, seed=9, sampling=sampling, limit=8
+    )
+
+
+def test_results_do_not_depend_on_the_configuration() -> None:
+    """The same quantised model writes the same logits and tokens on every array."""
+    rng = np.random.default_rng(10)
+    model = quantised(make_model(shape(tied=True, d=20), rng), ULX3S_85F, 4)
+    sampling = Sampling(scalar(1.25), noise=2, seed=1)
+    expected = Reference(model).generate([5, 6, 7], 12, sampling)
+    for config in CONFIGS:
+        assert Runner(lower(model, get_config(config))).run([5, 6, 7], 12, sampling) == expected, config
+
+
+def test_stop_tokens_limit_and_context() -> None:
+    model = quantised(make_model(shape(layers=1), np.random.default_rng(11)), TINY, 8)
+    runner = Runner(lower(model, TINY))
+    made = runner.run([1, 2], 10)
+    assert len(made) == 10 and runner.machine.reason is Reason.LIMIT
+    first = made.index(made[4])
+    assert runner.run([1, 2], 10, stop=(made[4],)) == made[: first + 1]
+    assert runner.machine.reason is Reason.STOP_TOKEN
+    assert len(runner.run([1, 2], 100)) == 23 and runner.machine.reason is Reason.CONTEXT
+
+
+def test_a_run_can_continue_behind_the_cached_context() -> None:
+    model = quantised(make_model(shape(window=7), np.random.default_rng(12)), TINY, 8)
+    runner = Runner(lower(model, TINY))
+    runner.run([1, 2, 3], 4)
+    again = runner.run([4, 5], 5, clear=False)
+    assert len(again) == 5
+    reference = Reference(model)
+    reference.generate([1, 2, 3], 4, Sampling())
+    assert reference.generate([4, 5], 5, Sampling()) == again
+
+
+# -- what the machine refuses ------------------------------------------------------------------------------
+
+
+def machine_with(*instructions: Instr, dur: int = 40) -> Machine:
+    """A machine whose token is one phase with these instructions."""
+    machine, isa = Machine(TINY), get_isa(TINY)
+    queues = 0
+    for q in Queue:
+        mine = [i for i in instructions if i.queue is q]
+        words = []
+        for i in mine:
+            words += isa.words(Instr(q, dict(i.values) | {"end": int(i is mine[-1])}))
+        if words:
+            queues |= 1 << q
+            machine.load(Space.PROGRAM, int(q), 0, b"".join(w.to_bytes(5, "little") for w in words))
+    phase = Phase(dur, queues=queues, final=1, loop_begin=1, loop_end=1)
+    machine.phase_rows[0] = phase
+    assert encode_phase(phase)
+    machine.prompt[0] = 0
+    machine.param.update(
+        {Param.PROMPT_LEN: 1, Param.LIMIT: 1, Param.LAYERS: 1, Param.WINDOW: 8, Param.CONTEXT: 8}
+    )
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("instructions", "message"),
+    [
+        ([Instr(Queue.XW, {"time": 20})], "XW samples stream Y"),
+        ([Instr(Queue.SR, {"time": 0})], "SR issues in cycle 0"),
+        ([Instr(Queue.SR, {"time": 10, "n1": 9}), Instr(Queue.SR, {"time": 16})], "SR issues in cycle 16"),
+        ([Instr(Queue.SR, {"time": 50})], "issues after its phase"),
+        (
+            [Instr(Queue.XR, {"time": 10}), Instr(Queue.VX, {"time": 12, "source": 1}),
+             Instr(Queue.XR, {"time": 16}), Instr(Queue.VX, {"time": 18, "op": 1, "source": 1})],
+            None,
+        ),
+    ],
+)  # fmt: skip
+def test_wrong_programs(instructions: list[Instr], message: str | None) -> None:
+    machine = machine_with(*instructions)
+    if message is None:
+        assert [r.cycles for r in machine.run()] == [40]
+    else:
+        with pytest.raises(MachineError, match=message):
+            list(machine.run())
+
+
+def test_two_rows_on_a_stream() -> None:
+    """A slow operation before a fast one puts both results on Z at once."""
+    exp = {"time": 12, "op": 4, "source": 1, "unit": 1}
+    later = 12 + Machine(TINY).t.vx_exp - Machine(TINY).t.vx_pass
+    rows = [Instr(Queue.XR, {"time": 10, "n1": 20})]
+    machine = machine_with(*rows, Instr(Queue.VX, exp), Instr(Queue.VX, {"time": later, "source": 1}))
+    with pytest.raises(MachineError, match="two rows on stream Z"):
+        list(machine.run())
+
+
+def test_rows_beyond_a_memory() -> None:
+    with pytest.raises(MachineError, match="SCALE: row 1024 of 1024"):
+        Machine(TINY).load(Space.SCALE, 0, 1024, bytes(8))
+    with pytest.raises(MachineError, match="not whole rows"):
+        Machine(TINY).load(Space.SCALE, 0, 0, bytes(7))
+
+
+def test_too_large_a_model_is_refused_before_the_program_is_made() -> None:
+    model = quantised(make_model(shape(context=100, layers=1), np.random.default_rng(0)), ULX3S_85F, 8)
+    with pytest.raises(LpuError, match=r"positions +needs +100  has +64  <- too small"):
+        lower(model, TINY)
