@@ -70,6 +70,10 @@ class Need:
     needed: int
     available: int
 
+    def __str__(self) -> str:
+        mark = "  <- too small" if self.needed > self.available else ""
+        return f"  {self.memory:26} needs {self.needed:>9}  has {self.available:>9}{mark}"
+
 
 class Layout:
     """Addresses of every tensor. Raises :class:`LpuError` with a table when a memory is too small."""
@@ -154,11 +158,7 @@ class Layout:
             Need("experts", s.experts, cfg.experts_max),
         ]
         if any(n.needed > n.available for n in self.needs):
-            table = "\n".join(
-                f"  {n.memory:26} needs {n.needed:>9}  has {n.available:>9}{'  <- too small' if n.needed > n.available else ''}"
-                for n in self.needs
-            )
-            raise LpuError(f"the model does not fit config {cfg.name}:\n{table}")
+            raise LpuError("\n".join([f"the model does not fit config {cfg.name}:", *map(str, self.needs)]))
 
     def _check_shape(self) -> None:
         s, cfg = self.model.shape, self.cfg

@@ -114,7 +114,8 @@ class TokenProgram:
 
     def _act(self, source: Source, rows: int, pitch: int, dst: int, shift: int, sumsq: int = 0) -> dict[str, int]:
         """SXM fields of one plain vector."""
-        return {"op": SxmMode.ACT, "source": source, "n1": rows, "d1": pitch, "dst": dst, "shift": shift, "sumsq": sumsq}
+        loop = {"n1": rows, "d1": pitch}
+        return {"op": SxmMode.ACT, "source": source, "dst": dst, "shift": shift, "sumsq": sumsq, **loop}
 
     def _residual_chain(self, m: Matrix, final: bool) -> list[Slot]:
         """x += Y, the rows of ``m``; with ``final`` also quantise the new x and sum its squares."""
@@ -137,14 +138,15 @@ class TokenProgram:
         fields = {"op": SfuOp.RSQRT, "dst": R_NORM}
         return self.sched.place([Slot(Queue.SFU, 0, fields, note)], last_row + self.t.sxm_sumsq) + self.t.sfu_rsqrt
 
-    def _boundary(self, note: str, x_ready: Times, **flags: int) -> Times:
+    def _boundary(self, note: str, x_ready: Times, loop_end: int = 0, prompt_final: int = 0) -> Times:
         """Close a phase before a jump target: what comes next may count on the same state each time.
 
         Behind the boundary x is ready at a fixed cycle, whichever way the boundary was reached.
         """
         lead = self.sched.timing.fetch_gap(self.sched.isa.formats[Queue.ABC])
         drained = np.max(self._acc_read, axis=0) + 1 - self.t.dot
-        self.sched.close(note, x_ready - lead, self.sched.settle(), drained, **flags)
+        until = x_ready - lead, self.sched.settle(), drained
+        self.sched.close(note, *until, loop_end=loop_end, prompt_final=prompt_final)
         self.sched.jump_target()
         self._acc = 0
         self._acc_read = [self.sched.start - 1] * self.cfg.accs
@@ -378,7 +380,10 @@ class TokenProgram:
         return self.sched.place([Slot(Queue.ABC, 0, fields, f"P V of head {h}")], first, last, kv_ready, *free)
 
     def _attn_out(self, h: int, part: ValuePart, pv: Times, recip: Times) -> Times:
-        """A part of head h's result, divided by its sum of probabilities -> activation words; returns when they can be read."""
+        """A part of head h's result, divided by its sum of probabilities -> activation words.
+
+        Returns when they can be read.
+        """
         t, lay, words = self.t, self.layout, self.sched.counts[Count.WORDS]
         slots = self.cfg.slots(8)
         loops = {"n1": min(part.rows, slots), "n2": part.sets, "d2": slots}
@@ -423,7 +428,8 @@ class TokenProgram:
             ]  # fmt: skip
             words_ready = np.maximum(x_ready, chosen + m.words)
             y = self._product(
-                m, lay.x_act, base, words_ready, R_NORM, layer.gate[0].shift, chain, norm + t.acc, note="silu(gate) * up"
+                m, lay.x_act, base, words_ready, R_NORM, layer.gate[0].shift, chain, norm + t.acc,
+                note="silu(gate) * up",
             )  # fmt: skip
             h_ready.append(y + (m.rows - 1) * p + silu + t.sxm_act)
         m = lay.down
@@ -458,7 +464,8 @@ class TokenProgram:
         note = "router softmax"
         exp = {"op": VxOp.EXP, "source": Source.T, "unit": 1, "bank": 0}
         z = t.vx(VxOp.EXP)
-        e = sched.place([Slot(Queue.VX, 0, exp, note), Slot(Queue.SFU, z, {"op": SfuOp.CAPTURE}, note)], last + t.top_row)
+        bundle = [Slot(Queue.VX, 0, exp, note), Slot(Queue.SFU, z, {"op": SfuOp.CAPTURE}, note)]
+        e = sched.place(bundle, last + t.top_row)
         r = sched.place([Slot(Queue.SFU, 0, {"op": SfuOp.RECIP, "dst": R_HEAD, "bank": 0}, note)], e + t.vx_sum)
         ready, registers = r, []
         for j in range(s.top_k):
@@ -476,15 +483,16 @@ class TokenProgram:
             norm = sched.place([Slot(Queue.SFU, 0, fields, "LM head scale")], norm) + t.sfu_mul
         if model.final_gain is not None:
             rows, gain = lay.d_rows, t.vx(VxOp.GAIN)
-            many = {"n1": rows}
+            many, note = {"n1": rows}, "final gain"
+            multiply = {"op": VxOp.GAIN, "source": Source.X, "fshift": sh.gain_pre, "shift": sh.gain, **many}
             bundle = [
-                Slot(Queue.XR, -t.mem_read, {"x": lay.x, "x_s1": 1, **many}),
-                Slot(Queue.CR, -t.mem_read, {"c": lay.gain_c, "c_s1": 1, **many}),
-                Slot(Queue.VX, 0, {"op": VxOp.GAIN, "source": Source.X, "fshift": sh.gain_pre, "shift": sh.gain, **many}),
-                Slot(Queue.SXM, gain, self._act(Source.Z, rows, 1, lay.x_act, sh.gain_act)),
+                Slot(Queue.XR, -t.mem_read, {"x": lay.x, "x_s1": 1, **many}, note),
+                Slot(Queue.CR, -t.mem_read, {"c": lay.gain_c, "c_s1": 1, **many}, note),
+                Slot(Queue.VX, 0, multiply, note),
+                Slot(Queue.SXM, gain, self._act(Source.Z, rows, 1, lay.x_act, sh.gain_act), note),
             ]
             x_written = x_ready - t.sxm_act + t.xw
-            start = sched.place([dataclasses.replace(b, note="final gain") for b in bundle], x_written + t.mem_read - (rows - 1))
+            start = sched.place(bundle, x_written + t.mem_read - (rows - 1))
             x_ready = start + gain + rows - 1 + t.sxm_act
         m = lay.lm_head
         fields = {"op": TopOp.INSERT, "noise": 1, "limit": model.shape.vocab, "n1": m.rows, "d1": m.pitch}

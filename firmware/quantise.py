@@ -15,10 +15,10 @@ import math
 import numpy as np
 
 from hdl.config import ACT_RANGE, COEF_FRAC, KV_RANGE, LOGIT_FRAC, PROB_BITS, SCALE_BITS, SCORE_FRAC, Config
-from sim.float_model import CheckpointLike
 from sim.qmodel import QLayer, QLinear, QModel, QShape, QShifts
 
 from .calibrate import Calibration, calibrate
+from .checkpoint import ArrayCheckpoint, Checkpoint
 from .errors import LpuError
 from .ptq import quantise_weights
 from .scalar import scalar
@@ -65,7 +65,7 @@ class _Grid:
 class _Quantiser:
     """The quantised matrices of a checkpoint, and the report on them."""
 
-    def __init__(self, ckpt: CheckpointLike, weights: int, calibration: Calibration):
+    def __init__(self, ckpt: Checkpoint | ArrayCheckpoint, weights: int, calibration: Calibration):
         self.grids = quantise_weights(ckpt, weights, calibration, router_bits=ROUTER_WIDTH)
         self.weights = weights
         self.report: list[TensorReport] = []
@@ -119,7 +119,7 @@ def _integers(scale: np.ndarray, factor: float, shift: int) -> np.ndarray:
 
 
 def quantise(
-    ckpt: CheckpointLike, cfg: Config, weights: int, calibration: Calibration | None = None
+    ckpt: Checkpoint | ArrayCheckpoint, cfg: Config, weights: int, calibration: Calibration | None = None
 ) -> tuple[QModel, list[TensorReport]]:
     """Quantise a checkpoint for a configuration.
 
@@ -131,7 +131,11 @@ def quantise(
     quantiser = _Quantiser(ckpt, weights, calibration)
     grid = quantiser.grid
     root_d = math.sqrt(s.d)
-    q, k, v, o, router = [], [], [], [], []
+    q: list[_Grid] = []
+    k: list[_Grid] = []
+    v: list[_Grid] = []
+    o: list[_Grid] = []
+    router: list[_Grid] = []
     gate: list[list[_Grid]] = []
     up: list[list[_Grid]] = []
     down: list[list[_Grid]] = []
@@ -226,12 +230,14 @@ def quantise(
     lm_scalar = (mant, exp + (lm_exp - LOGIT_FRAC - lm_shift) + lm_exponent)
     q_lm = QLinear(lm.q, lm.width, lm_scl, lm_shift)
 
+    routers: list[QLinear | None] = [None] * s.layers
+    if router:
+        routers = [*_linears("router", router, root_d * log2e * 2.0**SCORE_FRAC)]
     scaled = {
         "q": _linears("q", q, q_factor * 2.0**q_frac),
         "k": _linears("k", k, root_d * 2.0**k_frac),
         "v": _linears("v", v, root_d * 2.0**v_frac),
         "o": _linears("o", o, 2.0 ** (frac - o_frac)),
-        "router": _linears("router", router, root_d * log2e * 2.0**SCORE_FRAC) if router else [None] * s.layers,
     }
     gate_up = iter(_linears("gate, up", flat_gate + flat_up, root_d * 2.0**gate_frac))
     gates = [tuple(next(gate_up) for _ in row) for row in gate]
@@ -250,7 +256,9 @@ def quantise(
         embed=q_embed,
         lm_head=q_lm,
         layers=tuple(
-            QLayer(*(scaled[n][i] for n in ("q", "k", "v", "o", "router")), gates[i], ups[i], downs[i])
+            QLayer(
+                scaled["q"][i], scaled["k"][i], scaled["v"][i], scaled["o"][i], routers[i], gates[i], ups[i], downs[i]
+            )
             for i in range(s.layers)
         ),
         final_gain=final_gain,

@@ -149,7 +149,8 @@ class Scheduler:
             words = len(instrs) * self.isa.formats[q].words
             if words > self.cfg.queue_depth:
                 raise LpuError(
-                    f"the program needs {words} words in queue {q.name}, config {self.cfg.name} has {self.cfg.queue_depth}"
+                    f"the program needs {words} words in queue {q.name}, "
+                    f"config {self.cfg.name} has {self.cfg.queue_depth}"
                 )
         if len(self.phases) > self.cfg.phase_depth:
             raise LpuError(

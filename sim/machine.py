@@ -205,16 +205,20 @@ class TokenRun:
     ):
         self.m, self.cfg, self.t = machine, machine.cfg, machine.t
         self.code, self.token, self.sampled = code, token, sampled
-        self.before, self.cycles = before, 0
+        self.before = before
+        self.cycles = 0
         # Cycle from which each queue can issue.
-        self.ready = {q: -1 if before is None else before.ready[q] - before.cycles for q in Queue}
+        self.ready: dict[Queue, int] = {q: before.ready[q] - before.cycles if before else -1 for q in Queue}
         self._jump(0)
         p = machine.param
         self.slot = machine.position % p[Param.WINDOW]
         self.keys = min(machine.position + 1, p[Param.WINDOW])
         n = max(self.keys, p[Param.FLOOR])
-        self.counts = {Count.SETS: -(-n // self.cfg.columns), Count.WORDS: -(-n // self.cfg.lanes),
-                       Count.ROWS: -(-n // self.cfg.vlanes)}  # fmt: skip
+        self.counts: dict[int, int] = {
+            Count.SETS: -(-n // self.cfg.columns),
+            Count.WORDS: -(-n // self.cfg.lanes),
+            Count.ROWS: -(-n // self.cfg.vlanes),
+        }
         self.layer = 0
         self.experts = [0] * MAX_EXPERTS_PER_TOKEN
         self.expert_layer = [0] * MAX_EXPERTS_PER_TOKEN
@@ -235,7 +239,7 @@ class TokenRun:
         self.row_t = np.zeros(self.cfg.vlanes, np.int64)
         self.chosen = 0
         self.best: tuple[int, int] | None = None
-        self.next_token = 0
+        self.next_token: int = 0
 
     def execute(self) -> int:
         """Run the phases; returns the token's cycles."""
@@ -272,7 +276,8 @@ class TokenRun:
                 at, index = dict(saved), loop
                 self._jump(start)
             elif phase.final or (phase.prompt_final and not self.sampled):
-                self.before, self.cycles = None, end
+                self.before = None
+                self.cycles = end
                 return end
             else:
                 index += 1
@@ -316,8 +321,8 @@ class TokenRun:
         fmt = self.m.isa.formats[q]
         if cycle - 1 < self.ready[q]:
             raise MachineError(f"{q.name} issues in cycle {cycle - 1}, but can from {self.ready[q]} on: {instr}")
-        n = [self.counts[instr.get(s)] if instr.get(s) else instr.get(c) for c, s in (("n1", "n1_sel"), ("n2", "n2_sel"))]
-        n1, n2 = n[0], n[1] if fmt.outer else 1
+        n1 = self.counts[instr.get("n1_sel")] if instr.get("n1_sel") else instr.get("n1")
+        n2 = self.counts[instr.get("n2_sel")] if instr.get("n2_sel") else instr.get("n2")
         d1 = instr.get("d1")
         d2 = max(instr.get("d2"), (n1 - 1) * d1 + 1)
         plain = {o.name: instr.get(o.name) for o in fmt.operands}
@@ -542,8 +547,9 @@ class TokenRun:
             self.row_t[uop.idx] = -taken[0]
             self.chosen = uop.idx + 1
             return f"expert {uop.idx} = {taken[1]}"
-        if taken is not None and uop.idx < max(1, p[Param.TOPK]) and (self.best is None or (-taken[2], taken[1]) < self.best):
-            self.best = (-taken[2], taken[1])
+        if taken is not None and uop.idx < max(1, p[Param.TOPK]):
+            candidate = -taken[2], taken[1]
+            self.best = candidate if self.best is None else min(self.best, candidate)
         if uop.last and self.best is not None:
             self.next_token = self.best[1]
         return f"candidate {taken}"

@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lpu", "cocotb benches")
-    group.addoption("--bench", help="run this bench alone", default=None)
+    group.addoption("--bench", help="run this bench alone, or those of this slice", default=None)
     group.addoption("--sim", help="run benches in this simulator only", choices=SIMULATORS, default=None)
     group.addoption("--config", help="run benches in this config only", default=None)
     group.addoption("--seed", help="seed of every generator", type=int, default=DEFAULT_SEED)
@@ -44,12 +44,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def _selected(config: pytest.Config) -> list[tuple[Bench, str, str]]:
     """(bench, simulator, config) of every run that the options leave."""
     name, sim, size = (config.getoption(option) for option in ("--bench", "--sim", "--config"))
-    if name is not None and name not in {bench.name for bench in BENCHES}:
+    if name is not None and not any(_meant(bench, name) for bench in BENCHES):
         known = ", ".join(bench.name for bench in BENCHES)
         raise pytest.UsageError(f"unknown bench {name!r}; known: {known}")
     runs = []
     for bench in BENCHES:
-        if name is None or bench.name == name:
+        if name is None or _meant(bench, name):
             # A config that is asked for by name need not be one that the matrix holds.
             configs = bench.configs if size is None or name is None else (size,)
             for one in configs:
@@ -69,6 +69,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 for run in runs
             ],
         )
+
+
+def _meant(bench: Bench, name: str) -> bool:
+    """Whether ``--bench`` means this one: by its name, or by the slice it belongs to (vxm: vxm_alu and others)."""
+    return bench.name == name or bench.name.startswith(name + "_")
 
 
 def _marks(bench: Bench) -> list[pytest.MarkDecorator]:

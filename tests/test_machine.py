@@ -62,10 +62,10 @@ def check_random(seed: int, cfg: Config, most: int, context: int) -> None:
     assert len(made) == s.context - prompt + 1
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("config", CONFIGS)
 def test_any_shape(config: str, seed: int) -> None:
-    check_random(seed, ROOMY[config], most=36, context=20)
+    check_random(seed, ROOMY[config], most=36, context=14)
 
 
 @pytest.mark.slow
@@ -81,14 +81,14 @@ CORNERS: dict[str, dict[str, Any]] = {
     "dense": {"experts": 1, "top_k": 1},
     "dense, one layer": {"experts": 1, "top_k": 1, "layers": 1, "tied": True},
     # The MXM ahead of the norm by more sets than there are accumulators.
-    "many short sets": {"d": 8, "heads": 8, "kv_heads": 4, "ffn": 64, "context": 10},
+    "many short sets": {"d": 8, "heads": 8, "kv_heads": 4, "ffn": 64, "layers": 1, "context": 7},
     # P V of a head in more accumulator sets than half of the accumulators.
-    "long heads": {"d": 16, "heads": 2, "kv_heads": 1, "head_dim": 24, "context": 40},
-    "longest heads": {"d": 16, "heads": 1, "kv_heads": 1, "head_dim": 64, "layers": 1, "context": 40},
+    "long heads": {"d": 16, "heads": 2, "kv_heads": 1, "head_dim": 24, "context": 19, "layers": 1},
+    "longest heads": {"d": 16, "heads": 1, "kv_heads": 1, "head_dim": 64, "layers": 1, "context": 18},
     "odd everything": {"d": 13, "ffn": 7, "vocab": 37, "heads": 3, "kv_heads": 3, "head_dim": 6, "top_k": 3},
-    "window": {"window": 5, "context": 22},
+    "window": {"window": 5, "layers": 1, "context": 18},
     "window of one": {"window": 1, "context": 9},
-    "window across words": {"window": 13, "context": 30, "layers": 1},
+    "window across words": {"window": 9, "context": 20, "layers": 1},
     "fewer tokens than top-k entries": {"vocab": 3},
     "one lane": {"d": 1, "ffn": 1, "head_dim": 2, "heads": 1, "kv_heads": 1, "vocab": 2},
     "tied with gain": {"tied": True, "d": 20},
@@ -96,17 +96,35 @@ CORNERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("weights", [4, 8])
 @pytest.mark.parametrize("corner", CORNERS)
-def test_corners(corner: str, weights: int) -> None:
+def test_corners(corner: str) -> None:
     """On the smallest configuration, where sets are short and accumulators few."""
+    weights = 4 if len(corner) % 2 else 8
     check(shape(**CORNERS[corner]), ROOMY["tiny"], seed=5, weights=weights)
 
 
-@pytest.mark.parametrize("corner", ["partial sets", "dense", "window", "long heads"])
-@pytest.mark.parametrize("config", ["ulx3s-85f", "large"])
-def test_corners_elsewhere(corner: str, config: str) -> None:
-    check(shape(**CORNERS[corner]), ROOMY[config], seed=6, weights=4)
+def test_keys_longer_than_a_set_of_scores() -> None:
+    """The scores of a head may not be overwritten by those of the next, whose first word comes early."""
+    check(shape(head_dim=64, heads=3, kv_heads=1, layers=1, context=7), ROOMY["ulx3s-85f"], seed=14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", [4, 8])
+@pytest.mark.parametrize("corner", CORNERS)
+@pytest.mark.parametrize("config", CONFIGS)
+def test_corners_everywhere(config: str, corner: str, weights: int) -> None:
+    s = shape(**({"context": 24} | CORNERS[corner]))
+    check(s, ROOMY[config], seed=6, weights=weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_number_of_keys(config: str) -> None:
+    """More keys than two sets of accumulators hold, so that every loop count takes every value."""
+    cfg = ROOMY[config]
+    keys = min(cfg.context_max, 3 * cfg.columns + cfg.lanes + 3)
+    s = shape(layers=1, context=keys, heads=3, kv_heads=1, head_dim=2 * cfg.lanes + 2, d=12)
+    check(s, cfg, seed=13, weights=4)
 
 
 @pytest.mark.parametrize("init", INITS)
@@ -114,10 +132,10 @@ def test_weight_magnitudes(init: str) -> None:
     check(shape(layers=1, tied=init == "hf"), ULX3S_85F, seed=7, weights=4, init=init)
 
 
-@pytest.mark.parametrize("length", [1, 2, 9, 24])
+@pytest.mark.parametrize("length", [1, 2, 11, 12])
 def test_prompt_lengths(length: int) -> None:
     made = check(shape(layers=1), TINY, seed=8, prompt=length)
-    assert len(made) == 24 - length + 1
+    assert len(made) == 12 - length + 1
 
 
 @pytest.mark.parametrize(
@@ -130,8 +148,8 @@ def test_prompt_lengths(length: int) -> None:
     ids=["greedy", "temperature", "top-k"],
 )
 def test_sampling(sampling: Sampling) -> None:
-    assert check(shape(), TINY, seed=9, sampling=sampling, limit=8) == check(
-        shape(), ULX3S_85F, seed=9, sampling=sampling, limit=8
+    assert check(shape(), TINY, seed=9, sampling=sampling, limit=5) == check(
+        shape(), ULX3S_85F, seed=9, sampling=sampling, limit=5
     )
 
 
@@ -140,24 +158,28 @@ def test_results_do_not_depend_on_the_configuration() -> None:
     rng = np.random.default_rng(10)
     model = quantised(make_model(shape(tied=True, d=20), rng), ULX3S_85F, 4)
     sampling = Sampling(scalar(1.25), noise=2, seed=1)
-    expected = Reference(model).generate([5, 6, 7], 12, sampling)
+    expected = Reference(model).generate([5, 6, 7], 6, sampling)
     for config in CONFIGS:
-        assert Runner(lower(model, get_config(config))).run([5, 6, 7], 12, sampling) == expected, config
+        assert Runner(lower(model, get_config(config))).run([5, 6, 7], 6, sampling) == expected, config
+
+
+def reason(runner: Runner) -> Reason:
+    return runner.machine.reason
 
 
 def test_stop_tokens_limit_and_context() -> None:
     model = quantised(make_model(shape(layers=1), np.random.default_rng(11)), TINY, 8)
     runner = Runner(lower(model, TINY))
-    made = runner.run([1, 2], 10)
-    assert len(made) == 10 and runner.machine.reason is Reason.LIMIT
+    made = runner.run([1, 2], 6)
+    assert len(made) == 6 and reason(runner) is Reason.LIMIT
     first = made.index(made[4])
-    assert runner.run([1, 2], 10, stop=(made[4],)) == made[: first + 1]
-    assert runner.machine.reason is Reason.STOP_TOKEN
-    assert len(runner.run([1, 2], 100)) == 23 and runner.machine.reason is Reason.CONTEXT
+    assert runner.run([1, 2], 6, stop=(made[4],)) == made[: first + 1]
+    assert reason(runner) is Reason.STOP_TOKEN
+    assert len(runner.run([1, 2], 100)) == 11 and reason(runner) is Reason.CONTEXT
 
 
 def test_a_run_can_continue_behind_the_cached_context() -> None:
-    model = quantised(make_model(shape(window=7), np.random.default_rng(12)), TINY, 8)
+    model = quantised(make_model(shape(window=7, layers=1), np.random.default_rng(12)), TINY, 8)
     runner = Runner(lower(model, TINY))
     runner.run([1, 2, 3], 4)
     again = runner.run([4, 5], 5, clear=False)

@@ -26,7 +26,7 @@ INITS = ("unit", "hf", "big", "tiny")
 """Standard deviations of the weights: 1.5 / sqrt(inputs); Hugging Face's 0.02; 8 / sqrt(inputs); 0.001."""
 
 BASE = ModelShape(
-    vocab=61, d=24, layers=2, heads=4, kv_heads=2, head_dim=8, experts=4, top_k=2, ffn=20, context=24,
+    vocab=61, d=24, layers=2, heads=4, kv_heads=2, head_dim=8, experts=4, top_k=2, ffn=20, context=12,
     window=None, rope_theta=1e4, eps=1e-5, tied=False, bos=None, eos=(),
 )  # fmt: skip
 

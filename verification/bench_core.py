@@ -10,7 +10,7 @@ import numpy as np
 from hdl.image import Reason
 from sim.reference import Reference
 from verification.context import context
-from verification.device import Device, Session, sampling
+from verification.device import GREEDY, Device, Session, sampling
 from verification.models import Subject, random_model
 
 
@@ -33,54 +33,47 @@ def _prompt(rng: np.random.Generator, subject: Subject, count: int) -> list[int]
 
 @cocotb.test()
 async def greedy_tokens(dut: Any) -> None:
-    """int4, two layers, tied embeddings: ten tokens after a prompt of four, then on behind the same context."""
-    session, subject, rng = await _session(dut, 1)
-    prompt = _prompt(rng, subject, 4)
-    expected = subject.generate(prompt, 10, sampling(0, 0, 0))
-    tokens, reason = await session.generate(subject, prompt, 10)
+    """int4, two layers, top-2 of 4 experts, tied embeddings: from an empty context, behind it, to a stop id."""
+    session, subject, rng = await _session(dut, 1, ffn=8, context=24)
+    prompt = _prompt(rng, subject, 3)
+    expected = subject.generate(prompt, 9, GREEDY)
+    tokens, reason = await session.generate(subject, prompt, 9)
     dut._log.info("%s -> %s", prompt, tokens)
     assert (tokens, reason) == (expected, Reason.LIMIT)
+    assert len(set(tokens)) > 3, "a model that repeats itself tests little"
 
-    # The cache holds prompt and tokens but the last: a second question goes on from there.
+    # The cache holds the prompt and all tokens but the last: a second prompt goes on from there.
     reference = Reference(subject.model)
     reference.forward(prompt + tokens[:-1])
     more = _prompt(rng, subject, 2)
-    expected = reference.generate(more, 2, sampling(0, 0, 0))
+    expected = reference.generate(more, 2, GREEDY)
     again, reason = await session.generate(subject, more, 2, first=len(prompt) + len(tokens) - 1)
     assert (again, reason) == (expected, Reason.LIMIT)
 
-    # A stop id ends the run with itself; a new run starts from an empty context.
+    # A stop id ends the run with itself; the context is empty again.
     stop = tokens[2]
-    expected = subject.generate(prompt, 10, sampling(0, 0, 0), (stop,))
-    stopped, reason = await session.generate(subject, prompt, 10, stop_ids=(stop,))
+    expected = subject.generate(prompt, 9, GREEDY, (stop,))
+    stopped, reason = await session.generate(subject, prompt, 9, stop_ids=(stop,))
     assert (stopped, reason) == (expected, Reason.STOP_TOKEN)
 
 
 @cocotb.test()
 async def sampled_tokens(dut: Any) -> None:
-    """int8, untied embeddings, one layer: noise among the best three, then noise in the key."""
-    session, subject, rng = await _session(dut, 2, width=8, layers=1, tied=False)
-    for topk in (3, 0):
+    """int8, untied, top-1 of 3 experts, sizes that divide nothing, a window that wraps; sampling with noise.
+
+    First among the three best, then with noise in every key until the context is full.
+    """
+    session, subject, rng = await _session(
+        dut, 2, width=8, layers=1, tied=False, d=12, ffn=10, vocab=45, heads=2, kv_heads=1, head_dim=6,
+        experts=3, top_k=1, context=14, window=6,
+    )  # fmt: skip
+    context_left = subject.model.shape.context
+    for topk, limit, ending in ((3, 8, Reason.LIMIT), (0, 100, Reason.CONTEXT)):
         seed = int(rng.integers(1 << 32))
         prompt = _prompt(rng, subject, 2)
-        settings = {"temperature": 1.5, "topk": topk, "seed": seed}
-        expected = subject.generate(prompt, 8, sampling(**settings))  # type: ignore[arg-type]
-        tokens, reason = await session.generate(subject, prompt, 8, **settings)  # type: ignore[arg-type]
+        expected = subject.generate(prompt, limit, sampling(1.5, topk, seed))
+        tokens, reason = await session.generate(subject, prompt, limit, temperature=1.5, topk=topk, seed=seed)
         dut._log.info("seed %d, top-k %d: %s -> %s", seed, topk, prompt, tokens)
-        assert (tokens, reason) == (expected, Reason.LIMIT)
-        assert tokens != subject.generate(prompt, 8, sampling(0, 0, 0)), "noise changed nothing"
-
-
-@cocotb.test()
-async def window_and_context(dut: Any) -> None:
-    """A sliding window that wraps, shapes that divide nothing, top-1 routing; the context fills up."""
-    session, subject, rng = await _session(
-        dut, 3, layers=1, d=20, ffn=12, vocab=61, heads=2, kv_heads=1, head_dim=6, experts=3, top_k=1,
-        context=16, window=6,
-    )  # fmt: skip
-    prompt = _prompt(rng, subject, 3)
-    expected = subject.generate(prompt, 100, sampling(0, 0, 0))
-    tokens, reason = await session.generate(subject, prompt, 100)
-    dut._log.info("%s -> %s", prompt, tokens)
-    assert (tokens, reason) == (expected, Reason.CONTEXT)
-    assert len(tokens) == 16 - len(prompt) + 1
+        assert (tokens, reason) == (expected, ending)
+        assert len(tokens) == min(limit, context_left - len(prompt) + 1)
+        assert tokens != subject.generate(prompt, limit, GREEDY), "noise changed nothing"

@@ -15,12 +15,14 @@ from verification.bench_datapath import Datapath
 from verification.bench_mem import MemSlices
 from verification.bench_mxm import shallow
 from verification.echo import Echo
+from verification.lockstep import ProbedCore
 from verification.runner import Bench
 
 BENCHES = [
     Bench("selftest", lambda cfg: Echo(), "verification.bench_selftest"),
     Bench("host", HostLink, "verification.bench_host"),
     Bench("mem", MemSlices, "verification.bench_mem"),
+    Bench("mem_exported", MemSlices, "verification.bench_mem", exported=True),
     Bench("mxm", lambda cfg: Mxm(shallow(cfg)), "verification.bench_mxm"),
     Bench("sxm", Sxm, "verification.bench_sxm"),
     Bench("vxm_dequant", Dequantiser, "verification.bench_vxm_dequant"),
@@ -29,5 +31,6 @@ BENCHES = [
     Bench("vxm_topk", TopK, "verification.bench_vxm_topk"),
     Bench("vxm_chain", Vxm, "verification.bench_vxm_chain"),
     Bench("datapath", lambda cfg: Datapath(shallow(cfg)), "verification.bench_datapath"),
-    Bench("core", Core, "verification.bench_core"),
+    Bench("block", ProbedCore, "verification.bench_block", exported=True),
+    Bench("core", Core, "verification.bench_core", exported=True),
 ]

@@ -12,6 +12,7 @@ from cocotb.task import bridge, resume
 from cocotb.triggers import Event, FallingEdge, RisingEdge, Timer, with_timeout
 
 from firmware.driver import Driver
+from firmware.scalar import scalar
 from firmware.transport import TransportError
 from hdl.image import Reason
 from sim.reference import Sampling
@@ -158,10 +159,9 @@ START_CYCLES = 2
 """Cycles from ``busy`` to the first cycle of the first token."""
 
 
+GREEDY = Sampling()
+
+
 def sampling(temperature: float, topk: int, seed: int) -> Sampling:
     """The reference's terms for the driver's arguments."""
-    from firmware.scalar import scalar
-
-    if temperature == 0 or topk == 1:
-        return Sampling()
     return Sampling(scalar(1 / temperature), 1 if topk else 2, max(topk, 1), seed)

@@ -61,7 +61,8 @@ def random_checkpoint(rng: np.random.Generator, shape: ModelShape) -> ArrayCheck
         )
         for _ in range(s.layers)
     ]  # fmt: skip
-    embed = matrix(s.vocab, s.d, gain=2.0)
+    # Tied rows are small, or each token would be followed by itself.
+    embed = matrix(s.vocab, s.d, gain=0.3 if s.tied else 2.0)
     lm_head = embed if s.tied else matrix(s.vocab, s.d, gain=2.0)
     return ArrayCheckpoint(s, embed, norm(), lm_head, layers)
 

@@ -19,6 +19,7 @@ from amaranth.hdl import Elaboratable
 from cocotb_tools.runner import get_runner
 
 from hdl.config import Config, get_config
+from hdl.export import to_verilog
 from sim import tools
 from sim.verilator import WARNING_FLAGS
 from verification.context import VARIABLE, Context
@@ -42,7 +43,9 @@ _VERILATOR_OPT = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O1"}
 class Bench:
     """A bench of the matrix: ``factory`` makes the design for a config, ``module`` holds the cocotb tests.
 
-    ``timeout_s`` ends a simulation that hangs; ``slow`` leaves the bench to ``make regress``.
+    ``timeout_s`` ends a simulation that hangs; ``slow`` leaves the bench to ``make regress``; ``exported``:
+    the Verilog is that of ``make sim`` (``hdl.export``: SRAM banks are instances, equal modules are shared), not
+    Amaranth's own.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Bench:
     sources: Sequence[Path] = ()
     timeout_s: int = 600
     slow: bool = False
+    exported: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +93,7 @@ def run(bench: Bench, *, sim: str, config: str, seed: int = DEFAULT_SEED, waves:
         params=bench.params,
         sources=bench.sources,
         timeout_s=bench.timeout_s,
+        exported=bench.exported,
     )
 
 
@@ -107,6 +112,7 @@ def run_bench(
     sources: Sequence[Path] = (),
     env: Mapping[str, str] | None = None,
     timeout_s: int = 600,
+    exported: bool = False,
 ) -> BenchResult:
     """Builds a design and runs the cocotb tests of ``module`` on it.
 
@@ -124,6 +130,7 @@ def run_bench(
         sources: more Verilog files.
         env: environment variables for the simulator.
         timeout_s: seconds after which the simulation is ended.
+        exported: convert ``component_factory``'s design as ``hdl.export`` does.
 
     Raises:
         BenchFailure: the build or a test failed; the message has the failing tests, the end of the log, its
@@ -141,7 +148,8 @@ def run_bench(
     with _locked(folder), _environment(sim, context, timeout_s, env or {}):
         source = verilog or folder / f"{top}.v"
         if component_factory is not None:
-            text = verilog_backend.convert(component_factory(get_config(config)), name=top, emit_src=False)
+            design = component_factory(get_config(config))
+            text = to_verilog(design, top) if exported else verilog_backend.convert(design, name=top, emit_src=False)
             if sim == "icarus":
                 text = _wake(text)
             # Written only when it changes, so that the simulator builds only then.
