@@ -129,7 +129,7 @@ class Reference:
         return out
 
     def _experts(self, layer: QLayer, x: np.ndarray) -> np.ndarray:
-        s, sh = self.model.shape, self.model.shifts
+        s = self.model.shape
         act, r = self._norm(x)
         t = len(x)
         if layer.router is None:

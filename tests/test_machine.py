@@ -103,8 +103,8 @@ def test_corners(corner: str) -> None:
     check(shape(**CORNERS[corner]), ROOMY["tiny"], seed=5, weights=weights)
 
 
-def test_keys_longer_than_a_set_of_scores() -> None:
-    """The scores of a head may not be overwritten by those of the next, whose first word comes early."""
+def test_heads_of_many_activation_words() -> None:
+    """The first sum of a head's scores comes early; it may not overwrite those of the head before."""
     check(shape(head_dim=64, heads=3, kv_heads=1, layers=1, context=7), ROOMY["ulx3s-85f"], seed=14)
 
 

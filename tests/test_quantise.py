@@ -133,6 +133,12 @@ def test_uneven_models(change: Callable[[ArrayCheckpoint], None], bound: float, 
     assert error(ckpt, quantised(ckpt, ULX3S_85F, 4)) < bound
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_row_of_zeros_takes_no_scale(tied: bool) -> None:
+    model = quantised(changed(_pad_row, tied=tied), TINY, 8)
+    assert model.embed.scl[0] == 0 and model.embed.scl.max() >= 1 << 15
+
+
 def test_weights_on_the_grid_are_kept() -> None:
     ckpt = on_grid(model_of(shape(**DENSE), "hf"))
     _, report = quantise(ckpt, ULX3S_85F, 4, calibrate(ckpt, n_seqs=2, length=16))

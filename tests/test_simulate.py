@@ -1,4 +1,4 @@
-"""``lpu sim``, ``lpu eval`` and ``lpu logits`` from the command line: RTL in Verilator, a small random model, bad input."""
+"""``lpu sim``, ``lpu eval`` and ``lpu logits`` from the command line: RTL in Verilator, bad input."""
 
 from __future__ import annotations
 
@@ -119,7 +119,9 @@ def test_logits_follow_the_float_model(model: Path, tmp_path: Path) -> None:
     assert np.sqrt(np.mean((rows - wanted) ** 2)) < 0.05 * wanted.std()
 
 
-@pytest.mark.parametrize(("ids", "message"), [("1,x", "integers"), ("1,99", "outside"), (",".join("1" * 33), "context")])
+@pytest.mark.parametrize(
+    ("ids", "message"), [("1,x", "integers"), ("1,99", "outside"), (",".join("1" * 33), "context")]
+)
 def test_bad_ids(model: Path, tmp_path: Path, ids: str, message: str) -> None:
     result = lpu("logits", "--model", model, "--ids", ids, "-o", tmp_path / "x.npy")
     assert result.exit_code == 2 and message in result.output
@@ -128,7 +130,7 @@ def test_bad_ids(model: Path, tmp_path: Path, ids: str, message: str) -> None:
 
 def test_eval_prints_one_object(tmp_path: Path) -> None:
     heldout = sim_command.resolve_model("stories-500k") / "heldout.txt"
-    result = CliRunner().invoke(main, ["eval", "--model", "stories-500k", "--text", str(heldout), "--tokens", "512", "--json"])
+    result = lpu("eval", "--model", "stories-500k", "--text", heldout, "--tokens", 512, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert set(found) == {"ppl_float", "ppl_int8", "ppl_int4", "top1_int8", "top1_int4", "tokens"}

@@ -154,8 +154,10 @@ class TracedMachine(Machine):
         self.record = Trace(cfg)
         self.start = 0
 
-    def begin(self, code: dict[Queue, list[Instr]], token: int, sampled: bool) -> TokenRun:
-        return _TracedToken(self, code, token, sampled)
+    def begin(
+        self, code: dict[Queue, list[Instr]], token: int, sampled: bool, before: TokenRun | None = None
+    ) -> TokenRun:
+        return _TracedToken(self, code, token, sampled, before)
 
     def finish(self) -> list[int]:
         """Runs to the end; returns the sampled tokens."""
@@ -172,22 +174,23 @@ class TracedMachine(Machine):
 class _TracedToken(TokenRun):
     """Adds to each result the cycle in which the core shows it."""
 
-    m: TracedMachine
-
-    @property
-    def trace(self) -> Trace:
-        return self.m.record
+    def __init__(self, machine: TracedMachine, *args: Any) -> None:
+        super().__init__(machine, *args)
+        self.trace = machine.record
+        self.first = machine.start
+        """The token's first cycle. Its last results may lie behind the next one's."""
+        self._later: list[tuple[str, int, Any]] = []
 
     def _retire(self, cycle: int, uop: Uop) -> str:
         # Once to get the text, which names the cause of what the micro-op puts on the streams.
-        self._later: list[tuple[str, int, Any]] = []
+        self._later = []
         text = super()._retire(cycle, uop)
-        self.trace.uop(self.m.start + cycle, uop, text)
+        self.trace.uop(self.first + cycle, uop, text)
         for name, at, what in self._later:
             if isinstance(what, dict):
-                self.trace.event(name, self.m.start + at, **what)
+                self.trace.event(name, self.first + at, **what)
             else:
-                self.trace.row(name, self.m.start + at, what)
+                self.trace.row(name, self.first + at, what)
         return text
 
     def _put(self, stream: str, cycle: int, row: np.ndarray) -> None:

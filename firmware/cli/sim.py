@@ -35,7 +35,7 @@ DEFAULT_PROMPT = "Once upon a time, there was a little"
 @click.option("--topk", type=click.IntRange(0), default=0, show_default=True, help="Sample among the k best; 0: all.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling noise.")
 @click.option("--config", "config_name", default="ulx3s-85f", show_default=True, help="Size of the LPU.")
-@click.option("--model", "model_name", default=SHIPPED_MODEL, show_default=True, help="Folder, or a shipped model's name.")
+@click.option("--model", "model_name", default=SHIPPED_MODEL, show_default=True, help="Folder or shipped model.")
 @click.option("--weights", type=click.Choice(["int4", "int8"]), help="Width of the weights  [default: the config's].")
 @click.option("--waves", is_flag=True, help="Write a waveform of a window of cycles.")
 @click.option("--wave-window", default="0:20000", show_default=True, help="FIRST:LAST cycle of the run to record.")

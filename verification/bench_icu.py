@@ -1,0 +1,474 @@
+"""ICU: random programs issue the micro-ops that the machine's unrolling says, each in its cycle; run control.
+
+Programs are random but legal: they are placed by the compiler's own scheduler, as tightly as it can or with
+gaps. The token loop is computed here from the documents (``hdl/image.py``: ``RunControl``, ``Param``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cocotb
+import numpy as np
+from amaranth.hdl import Cat, Module, Mux, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from firmware.lower import pack_program
+from firmware.schedule import Scheduler, Slot, token_cycles
+from hdl.config import MAX_EXPERTS_PER_TOKEN, Config, address_bits
+from hdl.icu.icu import HOST_PARAMS, Icu
+from hdl.icu.params import NO_STOP, param_bits
+from hdl.image import LoadBus, Param, Reason, Space, row_bytes
+from hdl.isa import Address, Base, Count, Instr, Phase, Program, Queue, VxOp, get_isa
+from hdl.timing import get_timing
+from hdl.uop import run_state_layout, uop_layout
+from sim.machine import Machine, TokenRun, Uop
+from verification.context import context
+from verification.lockstep import uop_values
+from verification.script import Script, pack
+
+START = 3
+"""Cycles from a start pulse to the first cycle of the first token."""
+LEGAL_BASES = {
+    "w": (Base.ZERO, Base.LAYER, Base.EXPERT0, Base.EXPERT1, Base.EXPERT2, Base.TOKEN),
+    "s": (Base.ZERO, Base.LAYER, Base.EXPERT0, Base.EXPERT1, Base.EXPERT2, Base.TOKEN),
+    "c": (Base.ZERO, Base.LAYER, Base.ROPE),
+    "dst": (Base.ZERO, Base.LAYER, Base.KEY, Base.VALUE),
+    "srow": (Base.ZERO, Base.KEY, Base.VALUE),
+}
+"""Base registers that an address field may name (table in ``hdl/isa.py``)."""
+
+
+def record_layout(cfg: Config) -> data.StructLayout:
+    """A token's end as :class:`IcuProbe` shows it; fields without a meaning are zero."""
+    return data.StructLayout(
+        {"record": 1, "sampled": 1, "token": cfg.token_bits, "cycles": 32, "done": 1, "reason": 2}
+    )
+
+
+class IcuProbe(wiring.Component):
+    """An ICU whose outputs are zero where they mean nothing."""
+
+    def __init__(self, cfg: Config):
+        self.cfg = cfg
+        bits = {p.name.lower(): b for p, b in param_bits(cfg).items()}
+        ports: dict[str, Any] = {
+            "load": In(LoadBus(cfg)),
+            "start": In(1),
+            "abort": In(1),
+            "expert_valid": In(1),
+            "expert_index": In(2),
+            "expert_id": In(address_bits(cfg.experts_max)),
+            "next_token_valid": In(1),
+            "next_token": In(cfg.token_bits),
+            "busy": Out(1),
+            "fault": Out(1),
+            "token_end": Out(record_layout(cfg).size),
+            "state": Out(run_state_layout(cfg).size),
+        }
+        ports |= {f"uop_{q.name.lower()}": Out(uop_layout(cfg, q).size) for q in Queue}
+        ports |= {name: Out(bits[name]) for name in HOST_PARAMS}
+        super().__init__(ports)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.icu = icu = Icu(self.cfg)
+        control = icu.control
+        m.d.comb += [getattr(icu.load, name).eq(getattr(self.load, name)) for name in self.load.signature.members]
+        m.d.comb += [
+            control.start.eq(self.start),
+            control.abort.eq(self.abort),
+            icu.expert_valid.eq(self.expert_valid),
+            icu.expert_index.eq(self.expert_index),
+            icu.expert_id.eq(self.expert_id),
+            icu.next_token_valid.eq(self.next_token_valid),
+            icu.next_token.eq(self.next_token),
+            self.busy.eq(control.busy),
+            self.fault.eq(icu.fault),
+            self.state.eq(Value.cast(icu.state)),
+        ]
+        end = Cat(
+            control.record, control.sampled, Mux(control.sampled, control.token, 0), control.cycles,
+            control.done, Mux(control.done, control.reason, 0),
+        )  # fmt: skip
+        m.d.comb += self.token_end.eq(Mux(control.record, end, 0))
+        for q in Queue:
+            name = f"uop_{q.name.lower()}"
+            uop = getattr(icu, name)
+            m.d.comb += getattr(self, name).eq(Mux(uop.valid, Value.cast(uop), 0))
+        m.d.comb += [getattr(self, name).eq(getattr(icu, name)) for name in HOST_PARAMS]
+        return m
+
+
+# Random programs --------------------------------------------------------------------------------------
+
+
+def random_fields(cfg: Config, rng: np.random.Generator, queue: Queue) -> dict[str, int]:
+    """Fields of a random instruction: any operands, short loops with every kind of count."""
+    fmt = get_isa(cfg).formats[queue]
+    fields: dict[str, int] = {}
+    for n, d in (("n1", "d1"), ("n2", "d2")) if fmt.outer else (("n1", "d1"),):
+        if rng.random() < 0.35:
+            fields[f"{n}_sel"] = int(rng.integers(1, len(Count)))
+        else:
+            fields[n] = int(rng.choice([1, 1, 2, 3, int(rng.integers(1, 12))]))
+        fields[d] = int(rng.choice([1, 1, 2, 3, int(rng.integers(1, 30))]))
+    if "op" in fmt.by_name:
+        fields["op"] = int(rng.choice([int(op) for op in fmt.ops]))
+    for operand in fmt.operands:
+        for field in operand.fields() if isinstance(operand, Address) else (operand,):
+            if field.enum is Base:
+                fields[field.name] = int(rng.choice([int(b) for b in LEGAL_BASES[operand.name]]))
+            elif field.enum is not None:
+                fields[field.name] = int(rng.choice([int(e) for e in field.enum]))
+            else:
+                fields[field.name] = int(rng.integers(1 << field.bits))
+    return fields
+
+
+def random_program(cfg: Config, rng: np.random.Generator, keys: np.ndarray) -> Program:
+    """Phases before, in and behind the layer loop, any of the queues in each."""
+    sched = Scheduler(cfg, keys)
+    before, inside, behind = int(rng.integers(3)), int(rng.integers(1, 4)), int(rng.integers(1, 3))
+    total = before + inside + behind
+    # A prompt token may end with the loop or at any phase behind it.
+    prompt_end = int(rng.integers(before + inside - 1, total))
+    for i in range(total):
+        for _ in range(int(rng.integers(0, 12))):
+            queue = Queue(int(rng.integers(len(Queue))))
+            wait = 0 if rng.random() < 0.6 else int(rng.integers(40))
+            sched.place([Slot(queue, 0, random_fields(cfg, rng, queue))], sched.start + wait)
+        target = i + 1 == before or i + 1 == before + inside or i >= prompt_end
+        until = [sched.settle()] if target else []
+        if rng.random() < 0.3:
+            until.append(sched.start + int(rng.integers(60)))
+        count = Count(int(rng.integers(len(Count))))
+        sched.close(
+            f"phase {i}", *until, slope=int(rng.integers(8)) if count else 0, count=count,
+            loop_begin=int(i == before), loop_end=int(i == before + inside - 1),
+            prompt_final=int(i == prompt_end), final=int(i == total - 1),
+        )  # fmt: skip
+        if target:
+            sched.jump_target()
+    return sched.program()
+
+
+class _Issues(TokenRun):
+    """A token whose micro-ops are issued but not executed; experts are chosen at random."""
+
+    m: _IssueMachine
+
+    def _retire(self, cycle: int, uop: Uop) -> str:
+        self.m.uops.append((self.m.start_of[self] + cycle, uop))
+        return ""
+
+    def _step(self, cycle: int, issues: list[tuple[Queue, Instr]]) -> None:
+        if not self.cycles:  # 0 as long as phases run
+            if cycle == 0 or self.layer != self._last_layer:
+                # An expert's base holds the layer's as of its choice: choose anew in each.
+                for i in range(MAX_EXPERTS_PER_TOKEN):
+                    self._choose(cycle + i, i)
+                self._last_layer = self.layer
+            elif cycle > self._chosen and self.m.rng.random() < 0.05:
+                self._choose(cycle, int(self.m.rng.integers(MAX_EXPERTS_PER_TOKEN)))
+        super()._step(cycle, issues)
+
+    _last_layer = 0
+    _chosen = 0
+
+    def _choose(self, cycle: int, index: int) -> None:
+        expert = int(self.m.rng.integers(self.cfg.experts_max))
+        self.m.choices.append((self.m.start_of[self] + cycle, index, expert))
+        self._chosen = max(self._chosen, cycle)
+
+        def choose() -> None:
+            self.experts[index] = expert
+
+        self.effects[cycle + 1].append(choose)
+
+
+class _IssueMachine(Machine):
+    """Keeps micro-ops and choices of experts, with the script's cycle of each."""
+
+    def __init__(self, cfg: Config, rng: np.random.Generator):
+        super().__init__(cfg)
+        self.rng = rng
+        self.uops: list[tuple[int, Uop]] = []
+        self.choices: list[tuple[int, int, int]] = []
+        self.start_of: dict[TokenRun, int] = {}
+
+    def issue(self, start: int, token: int, sampled: bool, before: TokenRun | None) -> TokenRun:
+        """Runs one token that begins in cycle ``start`` of the script."""
+        run = _Issues(self, self.decode(), token, sampled, before)
+        self.start_of[run] = start
+        run.execute()
+        return run
+
+
+class IcuSession:
+    """Loads programs and runs them, in the machine and on the script."""
+
+    def __init__(self, cfg: Config, rng: np.random.Generator):
+        self.cfg, self.rng = cfg, rng
+        self.script = Script()
+        self.now = 1
+        """First cycle of the script that is not planned yet."""
+        self.machine = _IssueMachine(cfg, rng)
+        self.position = -1
+        self._programs = 0
+
+    def load(self, space: Space, sub: int, address: int, rows: bytes) -> None:
+        """Rows over the load bus, one a cycle, now and then with a pause."""
+        self.machine.load(space, sub, address, rows)
+        size = row_bytes(self.cfg, space)
+        for i in range(len(rows) // size):
+            value = int.from_bytes(rows[i * size : (i + 1) * size], "little")
+            self.script.drive(
+                self.now, load__valid=1, load__space=int(space), load__sub=sub, load__addr=address + i,
+                load__data=value,
+            )  # fmt: skip
+            self.now += 1 + int(self.rng.random() < 0.02)
+
+    def params(self, values: dict[Param, int]) -> None:
+        """Parameters, one by one."""
+        for param, value in values.items():
+            self.load(Space.PARAM, 0, int(param), value.to_bytes(8, "little"))
+        for param, value in values.items():
+            if param.name.lower() in HOST_PARAMS:
+                self.script.expect(self.now, param.name.lower(), value)
+
+    def program(self, program: Program, **values: int) -> None:
+        """A program and its parameters; ``values`` replace random ones."""
+        cfg, rng = self.cfg, self.rng
+        self.machine.program = {q: {} for q in Queue}
+        self.machine.phase_rows = {}
+        for section in pack_program(cfg, program):
+            self.load(section.space, section.sub, section.address, section.data)
+        bits = param_bits(cfg)
+        random = (Param.LAYER_W, Param.LAYER_S, Param.LAYER_C, Param.EXPERT_W, Param.EXPERT_S, Param.TOKEN_WORDS,
+                  Param.EMBED_WIDTH, Param.KEY_WORDS, Param.ROPE_ROWS, Param.EPS, Param.VOCAB)  # fmt: skip
+        chosen = {p: int(rng.integers(1 << min(bits[p], 62))) for p in random}
+        fixed = {Param[name.upper()]: value for name, value in values.items()}
+        self.params(chosen | {Param.LAYERS: 1, Param.WINDOW: 1, Param.FLOOR: 0, Param.CONTEXT: 1} | fixed)
+        self.phases = program.phases
+
+    def begin(self, prompt: list[int], limit: int, stops: list[int] | None = None, clear: bool = True) -> int:
+        """Parameters of a run and its start; returns the cycle of the start pulse."""
+        cfg, rng = self.cfg, self.rng
+        size = row_bytes(cfg, Space.PROMPT)
+        self.load(Space.PROMPT, 0, 0, b"".join(x.to_bytes(size, "little") for x in prompt))
+        stop0, stop1 = stops or (NO_STOP, NO_STOP)
+        self.params({
+            Param.PROMPT_LEN: len(prompt), Param.LIMIT: limit, Param.STOP0: stop0, Param.STOP1: stop1,
+            Param.CLEAR: int(clear), Param.SEED: int(rng.integers(1 << 32)), Param.NOISE: int(rng.integers(3)),
+            Param.TOPK: int(rng.integers(cfg.topk_max + 1)),
+        })  # fmt: skip
+        self.now += int(rng.integers(3))
+        self.script.drive(self.now, start=1)
+        return self.now
+
+    def run(
+        self,
+        prompt: list[int],
+        limit: int,
+        *,
+        stop_after: int | None = None,
+        clear: bool = True,
+        abort_in: int | None = None,
+    ) -> Reason:
+        """One run, every pulse at random; ``stop_after``: this many samples, the last one is a stop id;
+        ``abort_in``: token in which to abort. Returns how it must end."""
+        cfg, rng, s, p = self.cfg, self.rng, self.script, self.machine.param
+        samples = [int(x) for x in rng.integers(0, cfg.vocab_max, limit)]
+        stops = [NO_STOP, NO_STOP]
+        if stop_after is not None:
+            stops[int(rng.integers(2))] = samples[stop_after - 1]
+            samples = [x if i >= stop_after - 1 or x not in stops else x ^ 1 for i, x in enumerate(samples)]
+        begin = self.begin(prompt, limit, stops, clear)
+        if clear:
+            self.position = -1
+        token, taken, made, start = prompt[0], 1, 0, begin + START
+        before: TokenRun | None = None
+        aborted = False
+        while True:
+            self.position += 1
+            index = taken + made - 1
+            sampled = taken == len(prompt)
+            self.machine.position = self.position
+            before = self.machine.issue(start, token, sampled, before)
+            cycles, end = before.cycles, start + before.cycles - 1
+            promised = token_cycles(cfg, self.phases, p[Param.LAYERS], p[Param.WINDOW], p[Param.FLOOR],
+                                    self.position, sampled)  # fmt: skip
+            assert cycles == promised, f"machine: {cycles} cycles, scheduler: {promised}"
+            state = {"token": token, "position": self.position, "slot": before.slot, "keys": before.keys}
+            for cycle in (start, int(rng.integers(start, end + 1)), end):
+                s.expect(cycle, "state", pack(run_state_layout(cfg), state), f"token {index}")
+            # Candidates, the last of which counts; the latest is in time at the cycle before the last.
+            latest = end - 1 if rng.random() < 0.5 else int(rng.integers(start, end))
+            best = samples[made] if sampled else int(rng.integers(cfg.vocab_max))
+            s.drive(latest, next_token_valid=1, next_token=best)
+            if latest > start and rng.random() < 0.5:
+                s.drive(int(rng.integers(start, latest)), next_token_valid=1, next_token=int(rng.integers(cfg.vocab_max)))
+            if rng.random() < 0.3:
+                s.drive(int(rng.integers(start, end + 1)), start=1)  # ignored
+            if index == abort_in:
+                at = int(rng.choice([end - 1, end, int(rng.integers(start, end + 1))]))
+                s.drive(at, abort=1)
+                aborted = at < end
+            made += sampled
+            reason = None
+            if sampled and best in stops:
+                reason = Reason.STOP_TOKEN
+            elif sampled and made >= limit:
+                reason = Reason.LIMIT
+            elif self.position + 1 >= p[Param.CONTEXT]:
+                reason = Reason.CONTEXT
+            elif aborted:
+                reason = Reason.ABORT
+            ended = {"record": 1, "sampled": int(sampled), "token": best if sampled else 0, "cycles": cycles,
+                     "done": int(reason is not None), "reason": reason or 0}  # fmt: skip
+            s.expect(end, "token_end", pack(record_layout(cfg), ended), f"end of token {index}")
+            start = end + 1
+            if reason is not None:
+                break
+            aborted = aborted or index == abort_in
+            token = best if sampled else prompt[taken]
+            taken += not sampled
+        for cycle in range(begin + 1, start):
+            s.expect(cycle, "busy", 1)
+        before.finish()
+        self.now = start
+        return reason
+
+    def finish(self, fault: bool = False) -> Script:
+        """The script with all that was collected."""
+        s, cfg = self.script, self.cfg
+        for cycle, index, expert in self.machine.choices:
+            s.drive(cycle, expert_valid=1, expert_index=index, expert_id=expert)
+        for cycle, uop in self.machine.uops:
+            layout = uop_layout(cfg, uop.queue)
+            name = f"uop_{uop.queue.name.lower()}"
+            s.expect(cycle, name, pack(layout, uop_values(layout, uop)), f"micro-op {uop.idx}, {dict(uop.fields)}")
+        s.expect(s.cycles + 20, "fault", int(fault))
+        if not fault:
+            for name in ("busy", "fault", "token_end", *(f"uop_{q.name.lower()}" for q in Queue)):
+                s.expect_default(name, 0)
+        return s
+
+
+# Scenarios --------------------------------------------------------------------------------------------
+
+
+def _program(session: IcuSession, context_length: int, window: int, layers: int) -> None:
+    rng = session.rng
+    floor = int(rng.integers(window + 1))
+    keys = np.maximum(np.arange(1, window + 1), floor)
+    program = random_program(session.cfg, rng, keys)
+    session.program(program, layers=layers, window=window, floor=floor, context=context_length)
+
+
+def _prompt(session: IcuSession, count: int) -> list[int]:
+    return [int(x) for x in session.rng.integers(0, session.cfg.vocab_max, count)]
+
+
+def programs(cfg: Config, rng: np.random.Generator, count: int = 6) -> Script:
+    """Random programs for one to three layers, each for a few tokens at low positions and behind a window's wrap."""
+    session = IcuSession(cfg, rng)
+    for i in range(count):
+        window = int(rng.integers(2, 8))
+        _program(session, cfg.context_max, window, 1 + i % 3)
+        assert session.run(_prompt(session, 2), window) is Reason.LIMIT
+        session.run(_prompt(session, int(rng.integers(1, 3))), 2, clear=False)
+    return session.finish()
+
+
+def run_control(cfg: Config, rng: np.random.Generator) -> Script:
+    """Every way to end, with prompts of several lengths, from an empty context and behind an earlier one."""
+    session = IcuSession(cfg, rng)
+    context_length = 12
+    _program(session, context_length, int(rng.integers(3, 12)), 2)
+    run = session.run
+    assert run(_prompt(session, 1), 1) is Reason.LIMIT
+    assert run(_prompt(session, 3), 3, clear=False) is Reason.LIMIT
+    assert run(_prompt(session, 2), 5, stop_after=3) is Reason.STOP_TOKEN
+    assert run(_prompt(session, 1), 5, stop_after=1, clear=False) is Reason.STOP_TOKEN
+    assert run(_prompt(session, 2), 20, clear=False) is Reason.CONTEXT
+    assert run(_prompt(session, 4), 8, abort_in=1) is Reason.ABORT  # a prompt's token
+    assert run(_prompt(session, 1), 8, abort_in=3, clear=False) is Reason.ABORT
+    assert run(_prompt(session, context_length - 1), 8) is Reason.CONTEXT
+    # A stop id, the limit and the end of the context at once, and an abort: the first in this order counts.
+    everything = {"stop_after": 1, "abort_in": context_length - 1}
+    assert run(_prompt(session, context_length), 1, **everything) is Reason.STOP_TOKEN
+    assert run(_prompt(session, context_length), 1) is Reason.LIMIT
+    assert run(_prompt(session, 2), 2, abort_in=2) is Reason.LIMIT  # an abort with the last token
+    assert run(_prompt(session, 1), 2) is Reason.LIMIT  # which is forgotten by then
+    return session.finish()
+
+
+def _two(cfg: Config, queue: Queue, first: dict[str, int], gap: int, dur: int) -> Program:
+    """A program of one queue's two instructions, ``gap`` cycles apart, in a single phase."""
+    at = get_timing(cfg).fetch_gap(get_isa(cfg).formats[queue])
+    code = (
+        Instr(queue, {"time": at, **first}),
+        Instr(queue, {"time": at + gap, "end": 1, **({"op": int(VxOp.ADD)} if queue is Queue.VX else {})}),
+    )
+    phases = (Phase(dur, queues=1 << queue, loop_begin=1, loop_end=1, prompt_final=1, final=1),)
+    return Program(phases, {q: code if q is queue else () for q in Queue})
+
+
+def _misses(cfg: Config, rng: np.random.Generator, program: Program, fault: bool) -> Script:
+    session = IcuSession(cfg, rng)
+    session.program(program, context=4, window=4)
+    if fault:
+        session.begin([1], 2)
+        session.script.expect(session.now + 4 * program.phases[0].dur, "fault", 1)
+    else:
+        session.run([1], 2)
+    return session.finish(fault)
+
+
+def early(cfg: Config, rng: np.random.Generator, queue: Queue, fault: bool) -> Script:
+    """The second instruction's time comes a cycle before it can be fetched, or (no fault) as soon as it can."""
+    gap = get_timing(cfg).fetch_gap(get_isa(cfg).formats[queue])
+    return _misses(cfg, rng, _two(cfg, queue, {}, gap - fault, 100), fault)
+
+
+def overlap(cfg: Config, rng: np.random.Generator, queue: Queue, fault: bool) -> Script:
+    """The second instruction's time is that of the first one's last repetition, or (no fault) the next cycle."""
+    return _misses(cfg, rng, _two(cfg, queue, {"n1": 5, "d1": 8}, 33 - fault, 100), fault)
+
+
+def late(cfg: Config, rng: np.random.Generator, queue: Queue, fault: bool) -> Script:
+    """The phase ends in the cycle before the second instruction's time, or (no fault) in that cycle."""
+    at = get_timing(cfg).fetch_gap(get_isa(cfg).formats[queue])
+    return _misses(cfg, rng, _two(cfg, queue, {}, 30, at + 30 + 1 - fault), fault)
+
+
+SCENARIOS: tuple[Callable[[Config, np.random.Generator], Script], ...] = (programs, run_control)
+MISSES: tuple[Callable[[Config, np.random.Generator, Queue, bool], Script], ...] = (early, overlap, late)
+
+
+async def _play(dut: Any, scenario: Callable[..., Script], stream: int, *args: Any) -> None:
+    ctx = context()
+    script = scenario(ctx.config, ctx.rng(stream), *args)
+    dut._log.info("seed %d: %s in %d cycles", ctx.seed, scenario.__name__, script.cycles)
+    await script.play(dut)
+
+
+@cocotb.test()
+async def programs_issue_in_time(dut: Any) -> None:
+    await _play(dut, programs, 1)
+
+
+@cocotb.test()
+async def runs_begin_and_end(dut: Any) -> None:
+    await _play(dut, run_control, 2)
+
+
+@cocotb.test()
+@cocotb.parametrize(miss=[f.__name__ for f in MISSES], queue=[q.name for q in Queue], fault=[False, True])
+async def missed_issues_are_reported(dut: Any, miss: str, queue: str, fault: bool) -> None:
+    scenario = next(f for f in MISSES if f.__name__ == miss)
+    await _play(dut, scenario, 3, Queue[queue], fault)
