@@ -86,6 +86,8 @@ class InstructionQueue(wiring.Component):
         with m.If(self.restart | self.jump):
             target = Mux(self.restart, 0, saved)
             m.d.sync += [pc.eq(target), start.eq(target), ready.eq(0), reading.eq(0), arriving.eq(0)]
+        with m.If(self.restart):
+            m.d.sync += saved.eq(0)  # also where the loop begins with the program: ``start`` is not 0 yet
         fields, at = {}, 0
         for f in self.format.fields:
             fields[f.name] = buffer[at : at + f.bits]
