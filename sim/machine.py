@@ -157,6 +157,9 @@ class Machine:
         code = self.decode()
         if p[Param.CLEAR]:
             self.position = -1
+        elif self.position + 1 >= p[Param.CONTEXT]:
+            self.reason = Reason.CONTEXT
+            return
         prompt = [self.prompt[i] for i in range(p[Param.PROMPT_LEN])]
         token, taken, made = prompt[0], 1, 0
         run: TokenRun | None = None

@@ -67,7 +67,7 @@ async def sampled_tokens(dut: Any) -> None:
         dut, 2, width=8, layers=1, tied=False, d=12, ffn=10, vocab=45, heads=2, kv_heads=1, head_dim=6,
         experts=3, top_k=1, context=14, window=6,
     )  # fmt: skip
-    context_left = subject.model.shape.context
+    context_length = subject.model.shape.context
     for topk, limit, ending in ((3, 8, Reason.LIMIT), (0, 100, Reason.CONTEXT)):
         seed = int(rng.integers(1 << 32))
         prompt = _prompt(rng, subject, 2)
@@ -75,5 +75,8 @@ async def sampled_tokens(dut: Any) -> None:
         tokens, reason = await session.generate(subject, prompt, limit, temperature=1.5, topk=topk, seed=seed)
         dut._log.info("seed %d, top-k %d: %s -> %s", seed, topk, prompt, tokens)
         assert (tokens, reason) == (expected, ending)
-        assert len(tokens) == min(limit, context_left - len(prompt) + 1)
+        assert len(tokens) == min(limit, context_length - len(prompt) + 1)
         assert tokens != subject.generate(prompt, limit, GREEDY), "noise changed nothing"
+
+    # Nothing goes on behind a full context.
+    assert await session.generate(subject, [1], 1, first=context_length) == ([], Reason.CONTEXT)

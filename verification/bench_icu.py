@@ -89,11 +89,13 @@ class IcuProbe(wiring.Component):
             self.fault.eq(icu.fault),
             self.state.eq(Value.cast(icu.state)),
         ]
+        sampled = control.record & control.sampled
+        cycles, token = Mux(control.record, control.cycles, 0), Mux(sampled, control.token, 0)
         end = Cat(
-            control.record, control.sampled, Mux(control.sampled, control.token, 0), control.cycles,
+            control.record, sampled, token, cycles,
             control.done, Mux(control.done, control.reason, 0),
         )  # fmt: skip
-        m.d.comb += self.token_end.eq(Mux(control.record, end, 0))
+        m.d.comb += self.token_end.eq(Mux(control.record | control.done, end, 0))
         for q in Queue:
             name = f"uop_{q.name.lower()}"
             uop = getattr(icu, name)
@@ -250,6 +252,8 @@ class IcuSession:
         random = (Param.LAYER_W, Param.LAYER_S, Param.LAYER_C, Param.EXPERT_W, Param.EXPERT_S, Param.TOKEN_WORDS,
                   Param.EMBED_WIDTH, Param.KEY_WORDS, Param.ROPE_ROWS, Param.EPS, Param.VOCAB)  # fmt: skip
         chosen = {p: int(rng.integers(1 << min(bits[p], 62))) for p in random}
+        # A KV scale's address has the bits of the deeper memory: stay where the other one does not wrap.
+        chosen |= {q: chosen[q] % ((1 << bits[q]) // 4 - cfg.context_max) for q in (Param.LAYER_S, Param.LAYER_C)}
         fixed = {Param[name.upper()]: value for name, value in values.items()}
         self.params(chosen | {Param.LAYERS: 1, Param.WINDOW: 1, Param.FLOOR: 0, Param.CONTEXT: 1} | fixed)
         self.phases = program.phases
@@ -289,6 +293,13 @@ class IcuSession:
         begin = self.begin(prompt, limit, stops, clear)
         if clear:
             self.position = -1
+        elif self.position + 1 >= p[Param.CONTEXT]:
+            refused = {"done": 1, "reason": Reason.CONTEXT}
+            s.expect(begin + START - 1, "token_end", pack(record_layout(cfg), refused), "the context is full")
+            for cycle in range(begin + 1, begin + START):
+                s.expect(cycle, "busy", 1)
+            self.now = begin + START
+            return Reason.CONTEXT
         token, taken, made, start = prompt[0], 1, 0, begin + START
         before: TokenRun | None = None
         aborted = False
@@ -390,11 +401,12 @@ def run_control(cfg: Config, rng: np.random.Generator) -> Script:
     context_length = 12
     _program(session, context_length, int(rng.integers(3, 12)), 2)
     run = session.run
-    assert run(_prompt(session, 1), 1) is Reason.LIMIT
+    assert run(_prompt(session, 1), 1, clear=False) is Reason.LIMIT  # nothing to go on from: position 0
     assert run(_prompt(session, 3), 3, clear=False) is Reason.LIMIT
     assert run(_prompt(session, 2), 5, stop_after=3) is Reason.STOP_TOKEN
     assert run(_prompt(session, 1), 5, stop_after=1, clear=False) is Reason.STOP_TOKEN
     assert run(_prompt(session, 2), 20, clear=False) is Reason.CONTEXT
+    assert run(_prompt(session, 1), 1, clear=False) is Reason.CONTEXT  # not one token more
     assert run(_prompt(session, 4), 8, abort_in=1) is Reason.ABORT  # a prompt's token
     assert run(_prompt(session, 1), 8, abort_in=3, clear=False) is Reason.ABORT
     assert run(_prompt(session, context_length - 1), 8) is Reason.CONTEXT

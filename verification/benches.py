@@ -12,6 +12,7 @@ from hdl.vxm.scalar import ScalarUnit
 from hdl.vxm.topk import TopK
 from hdl.vxm.vxm import Vxm
 from verification.bench_datapath import Datapath
+from verification.bench_icu import IcuProbe
 from verification.bench_mem import MemSlices
 from verification.bench_mxm import shallow
 from verification.echo import Echo
@@ -21,6 +22,7 @@ from verification.runner import Bench
 BENCHES = [
     Bench("selftest", lambda cfg: Echo(), "verification.bench_selftest"),
     Bench("host", HostLink, "verification.bench_host"),
+    Bench("icu", IcuProbe, "verification.bench_icu"),
     Bench("mem", MemSlices, "verification.bench_mem"),
     Bench("mem_exported", MemSlices, "verification.bench_mem", exported=True),
     Bench("mxm", lambda cfg: Mxm(shallow(cfg)), "verification.bench_mxm"),

@@ -108,15 +108,24 @@ class Icu(wiring.Component):
         with m.If(control.abort & control.busy):
             m.d.sync += aborting.eq(1)
 
-        # Start: one cycle to read the prompt's first token, one to set it.
-        start2 = Signal()
-        m.d.sync += [pending.eq(control.start & ~control.busy), start2.eq(pending)]
+        # Start: one cycle to read the prompt's first token, one to set it. A run that would go on behind a full
+        # context ends before its first token; behind a reset there is no context to go on from.
+        start2, empty, full, refused = Signal(), Signal(init=1), Signal(), Signal()
+        clear, last_position = Signal(), Signal()
+        m.d.comb += [
+            clear.eq(params.clear | empty),
+            last_position.eq(regs.state.position + 1 >= params.context),
+        ]
+        m.d.sync += [pending.eq(control.start & ~control.busy), start2.eq(pending), full.eq(~clear & last_position)]
+        m.d.comb += refused.eq(start2 & full)
         with m.If(control.start & ~control.busy):
             m.d.sync += [control.busy.eq(1), taken.eq(0), made.eq(0), aborting.eq(0)]
-        with m.If(start2):
-            m.d.sync += taken.eq(1)
+        with m.If(refused):
+            m.d.sync += control.busy.eq(0)
+        with m.Elif(start2):
+            m.d.sync += [taken.eq(1), empty.eq(0)]
             m.d.comb += [seq.go.eq(1), regs.set_token.eq(1), regs.token.eq(read.data)]
-            m.d.comb += [regs.clear.eq(params.clear), regs.advance.eq(~params.clear)]
+            m.d.comb += [regs.clear.eq(clear), regs.advance.eq(~clear)]
 
         end = seq.token_end
         stop = Signal()
@@ -125,11 +134,13 @@ class Icu(wiring.Component):
         m.d.comb += [sampled.eq(taken == params.prompt_len), seq.sampled.eq(sampled)]
         is_stop = sampled & ((best == params.stop0) | (best == params.stop1))
         m.d.comb += stop.eq(1)
-        with m.If(is_stop):
+        with m.If(refused):
+            m.d.comb += reason.eq(Reason.CONTEXT)
+        with m.Elif(is_stop):
             m.d.comb += reason.eq(Reason.STOP_TOKEN)
         with m.Elif(sampled & (made + 1 >= params.limit)):
             m.d.comb += reason.eq(Reason.LIMIT)
-        with m.Elif(regs.state.position + 1 >= params.context):
+        with m.Elif(last_position):
             m.d.comb += reason.eq(Reason.CONTEXT)
         with m.Elif(aborting):
             m.d.comb += reason.eq(Reason.ABORT)
@@ -141,7 +152,7 @@ class Icu(wiring.Component):
             control.sampled.eq(sampled),
             control.token.eq(best),
             control.cycles.eq(seq.cycles),
-            control.done.eq(end & stop),
+            control.done.eq((end & stop) | refused),
             control.reason.eq(reason),
         ]
         with m.If(end):
