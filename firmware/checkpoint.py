@@ -15,6 +15,7 @@ file has to be named with what is wrong in it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -530,15 +531,18 @@ class Checkpoint:
     """A Hugging Face model folder: `shape`, `path`, and weights by their canonical names.
 
     Raises CheckpointError when opened if a file, field or tensor is missing, damaged or unsupported, and when
-    a tensor is read if it holds NaN or infinity.
+    a tensor is read if it holds NaN or infinity. ``context``: use so many positions at most; a checkpoint that
+    allows more is cut to it, as `shape.context` then says.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, context: int | None = None) -> None:
         self.path = Path(folder)
         if not self.path.is_dir():
             raise CheckpointError(f"{self.path}: no such folder; a Hugging Face model folder is needed")
         config = _Config(self.path / "config.json")
         self.shape = config.shape()
+        if context is not None and context < self.shape.context:
+            self.shape = dataclasses.replace(self.shape, context=context)
         self.architecture = config.architecture
         self._entries = _read_entries(self.path)
         self._moe = self.architecture == "MixtralForCausalLM"

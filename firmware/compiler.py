@@ -112,19 +112,23 @@ def compile_model(
     weights: int | None = None,
     progress: Progress | None = None,
     cache: Path | None = CACHE,
+    context: int | None = None,
 ) -> Compilation:
     """Compile a checkpoint folder for a configuration.
 
     weights: 4 or 8 bits, None: the configuration's; progress: told each stage; cache: folder of earlier
-    results, None: do not keep any. Raises LpuError for a checkpoint that cannot be read, is not supported, or
-    does not fit (before the long stages: the message lists what is needed and what there is).
+    results, None: do not keep any; context: positions the program can reach, None: as many as checkpoint and
+    configuration allow. Raises LpuError for a checkpoint that cannot be read, is not supported, or does not fit
+    (before the long stages: the message lists what is needed and what there is).
     """
     progress = progress or _silent
     weights = cfg.weight_bits if weights is None else weights
     if weights not in (4, 8):
         raise LpuError(f"weights of {weights} bits: 4 or 8")
     progress("read the checkpoint")
-    ckpt = Checkpoint(model_dir)
+    if context is not None and not 2 <= context <= cfg.context_max:
+        raise LpuError(f"context of {context} positions: config {cfg.name} holds 2..{cfg.context_max}")
+    ckpt = Checkpoint(model_dir, context or cfg.context_max)
     tokenizer = Tokenizer(ckpt.path, ckpt.shape.vocab)
     memory_needs(ckpt.shape, cfg, weights)  # what does not fit is told before the long stages
     store = _Cache(cache)
@@ -156,9 +160,11 @@ def quantise_model(
     weights: int,
     progress: Progress | None = None,
     cache: Path | None = CACHE,
+    context: int | None = None,
 ) -> Quantised:
     """Quantise only: the model need not fit the configuration's memories. Errors as compile_model's."""
-    return _quantise(Checkpoint(model_dir), cfg, weights, progress or _silent, _Cache(cache))
+    ckpt = Checkpoint(model_dir, context or cfg.context_max)
+    return _quantise(ckpt, cfg, weights, progress or _silent, _Cache(cache))
 
 
 def memory_needs(shape: ModelShape, cfg: Config, weights: int) -> tuple[Need, ...]:
@@ -309,7 +315,7 @@ def _sources_hash(sources: tuple[str, ...]) -> str:
 
 def _key(ckpt: Checkpoint, sources: tuple[str, ...], *more: object) -> str:
     """Hash of all that a result depends on."""
-    digest = hashlib.blake2b(repr((_sources_hash(sources), *more)).encode(), digest_size=10)
+    digest = hashlib.blake2b(repr((_sources_hash(sources), ckpt.shape.context, *more)).encode(), digest_size=10)
     files = [ckpt.path / name for name in _MODEL_FILES]
     for file in [*files, *ckpt.files]:
         if file.exists():

@@ -141,3 +141,16 @@ def test_eval_prints_one_object(tmp_path: Path) -> None:
 def test_eval_of_a_missing_text(model: Path, tmp_path: Path) -> None:
     result = lpu("eval", "--model", model, "--text", tmp_path / "none.txt")
     assert result.exit_code == 2 and "none.txt" in result.output
+
+
+def test_a_longer_context_is_cut_to_what_the_config_holds(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "long", SPEC.with_(context=4096, layers=1))
+    out = tmp_path / "report.json"
+    result = simulated(folder, out, "--prompt", "1,2", "--tokens", 100)
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(out.read_text())["cycles_per_token"]) == 64
+    short = simulated(folder, out, "--prompt", "1,2", "--tokens", 100, "--context", 16)
+    assert short.exit_code == 0 and len(json.loads(out.read_text())["cycles_per_token"]) == 16
+    assert simulated(folder, out, "--context", 65).exit_code == 2
+    ids = ",".join(["1", "2"] * 150)  # logits need no memory of a configuration
+    assert lpu("logits", "--model", folder, "--ids", ids, "-o", tmp_path / "x.npy").exit_code == 0

@@ -18,8 +18,10 @@ from verification.lockstep import Lockstep, TracedMachine
 from verification.models import random_model
 
 
-async def _block(dut: Any, stream: int, prompt_length: int, limit: int, temperature: float, topk: int, **model: Any) -> None:
-    """Loads a random model, runs it in lockstep with the machine, and compares the tokens with the reference."""
+async def _block(
+    dut: Any, stream: int, prompt_length: int, limit: int, temperature: float, topk: int, **model: Any
+) -> None:
+    """Runs a random model in lockstep with the machine, and compares the tokens with the reference's."""
     ctx = context()
     rng = ctx.rng(stream)
     subject = random_model(ctx.config, rng, layers=1, **model)

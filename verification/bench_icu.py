@@ -56,8 +56,8 @@ class IcuProbe(wiring.Component):
         bits = {p.name.lower(): b for p, b in param_bits(cfg).items()}
         ports: dict[str, Any] = {
             "load": In(LoadBus(cfg)),
-            "start": In(1),
-            "abort": In(1),
+            "run_start": In(1),
+            "run_abort": In(1),
             "expert_valid": In(1),
             "expert_index": In(2),
             "expert_id": In(address_bits(cfg.experts_max)),
@@ -78,8 +78,8 @@ class IcuProbe(wiring.Component):
         control = icu.control
         m.d.comb += [getattr(icu.load, name).eq(getattr(self.load, name)) for name in self.load.signature.members]
         m.d.comb += [
-            control.start.eq(self.start),
-            control.abort.eq(self.abort),
+            control.start.eq(self.run_start),
+            control.abort.eq(self.run_abort),
             icu.expert_valid.eq(self.expert_valid),
             icu.expert_index.eq(self.expert_index),
             icu.expert_id.eq(self.expert_id),
@@ -270,7 +270,7 @@ class IcuSession:
             Param.TOPK: int(rng.integers(cfg.topk_max + 1)),
         })  # fmt: skip
         self.now += int(rng.integers(3))
-        self.script.drive(self.now, start=1)
+        self.script.drive(self.now, run_start=1)
         return self.now
 
     def run(
@@ -321,12 +321,13 @@ class IcuSession:
             best = samples[made] if sampled else int(rng.integers(cfg.vocab_max))
             s.drive(latest, next_token_valid=1, next_token=best)
             if latest > start and rng.random() < 0.5:
-                s.drive(int(rng.integers(start, latest)), next_token_valid=1, next_token=int(rng.integers(cfg.vocab_max)))
+                other = int(rng.integers(cfg.vocab_max))
+                s.drive(int(rng.integers(start, latest)), next_token_valid=1, next_token=other)
             if rng.random() < 0.3:
-                s.drive(int(rng.integers(start, end + 1)), start=1)  # ignored
+                s.drive(int(rng.integers(start, end + 1)), run_start=1)  # ignored
             if index == abort_in:
                 at = int(rng.choice([end - 1, end, int(rng.integers(start, end + 1))]))
-                s.drive(at, abort=1)
+                s.drive(at, run_abort=1)
                 aborted = at < end
             made += sampled
             reason = None
@@ -411,8 +412,8 @@ def run_control(cfg: Config, rng: np.random.Generator) -> Script:
     assert run(_prompt(session, 1), 8, abort_in=3, clear=False) is Reason.ABORT
     assert run(_prompt(session, context_length - 1), 8) is Reason.CONTEXT
     # A stop id, the limit and the end of the context at once, and an abort: the first in this order counts.
-    everything = {"stop_after": 1, "abort_in": context_length - 1}
-    assert run(_prompt(session, context_length), 1, **everything) is Reason.STOP_TOKEN
+    full = _prompt(session, context_length)
+    assert run(full, 1, stop_after=1, abort_in=context_length - 1) is Reason.STOP_TOKEN
     assert run(_prompt(session, context_length), 1) is Reason.LIMIT
     assert run(_prompt(session, 2), 2, abort_in=2) is Reason.LIMIT  # an abort with the last token
     assert run(_prompt(session, 1), 2) is Reason.LIMIT  # which is forgotten by then

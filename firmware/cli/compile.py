@@ -31,10 +31,17 @@ from . import tables
 )
 @tables.config_option()
 @click.option("--weights", metavar="WIDTH", help="int4 or int8  [default: the config's].")
+@click.option("--context", type=click.IntRange(2), help="Positions  [default: all that model and config allow].")
 @click.option("--report", is_flag=True, help="Print the error of every tensor, not a line per kind.")
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep earlier results in build/images.")
 def command(
-    model: str, output: Path, config_name: str, weights: str | None, report: bool, no_cache: bool
+    model: str,
+    output: Path,
+    config_name: str,
+    weights: str | None,
+    context: int | None,
+    report: bool,
+    no_cache: bool,
 ) -> None:
     """Compile MODEL, a Hugging Face folder or a shipped model's name, into an image file.
 
@@ -47,7 +54,7 @@ def command(
     if not output.absolute().parent.is_dir() or output.is_dir():
         raise LpuError(f"{output}: cannot be written: no such folder, or a folder itself")
     with Console(stderr=True).status("compile") as status:
-        result = compile_model(folder, cfg, bits, status.update, cache=None if no_cache else CACHE)
+        result = compile_model(folder, cfg, bits, status.update, None if no_cache else CACHE, context)
         status.update("write the image")
         write_image(output, result.image)
     _print(result, output, report)

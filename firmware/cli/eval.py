@@ -31,7 +31,7 @@ def command(model_name: str, text: Path, tokens: int | None, config_name: str, a
     window is not predicted.
     """
     cfg = get_config(config_name)
-    ckpt = Checkpoint(resolve_model(model_name))
+    ckpt = Checkpoint(resolve_model(model_name), cfg.context_max)
     ids = text_ids(ckpt, text, tokens)
     bars = Bars(Console(stderr=True))
     with bars:

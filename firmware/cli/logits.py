@@ -39,7 +39,8 @@ def command(model_name: str, ids: str, weights: str, config_name: str, output: P
         raise LpuError(f"--ids: {len(values)} ids, the context holds {ckpt.shape.context}")
     if output.suffix != ".npy":
         raise LpuError(f"{output}: the output is a .npy file")
-    quantised = quantise_model(ckpt.path, get_config(config_name), parse_weights(weights))
+    cfg = get_config(config_name)
+    quantised = quantise_model(ckpt.path, cfg, parse_weights(weights), context=max(len(values), cfg.context_max))
     rows = logits_float(Reference(quantised.model).forward(values))
     with atomic_file(output) as file:
         np.save(file, rows)

@@ -37,6 +37,7 @@ DEFAULT_PROMPT = "Once upon a time, there was a little"
 @click.option("--config", "config_name", default="ulx3s-85f", show_default=True, help="Size of the LPU.")
 @click.option("--model", "model_name", default=SHIPPED_MODEL, show_default=True, help="Folder or shipped model.")
 @click.option("--weights", type=click.Choice(["int4", "int8"]), help="Width of the weights  [default: the config's].")
+@click.option("--context", type=click.IntRange(2), help="Positions  [default: all that model and config allow].")
 @click.option("--waves", is_flag=True, help="Write a waveform of a window of cycles.")
 @click.option("--wave-window", default="0:20000", show_default=True, help="FIRST:LAST cycle of the run to record.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), default=REPORT, show_default=True)
@@ -52,7 +53,7 @@ def command(**options: Any) -> None:
 
 def run(
     prompt: str | None, tokens: int, temperature: float, topk: int, seed: int, config_name: str, model_name: str,
-    weights: str | None, waves: bool, wave_window: str, report: Path,
+    weights: str | None, context: int | None, waves: bool, wave_window: str, report: Path,
 ) -> int:  # fmt: skip
     """The command; returns the exit code."""
     cfg = get_config(config_name)
@@ -62,7 +63,7 @@ def run(
     errors = Console(stderr=True)
     bars = Bars(errors)
     with bars:
-        compilation = compile_model(folder, cfg, bits, bars.stage)
+        compilation = compile_model(folder, cfg, bits, bars.stage, context=context)
         image, shape = compilation.image, compilation.shape
         tokenizer = Tokenizer(folder, shape.vocab)
         request = Request(
