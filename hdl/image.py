@@ -76,7 +76,8 @@ class Param(enum.IntEnum):
     """Stop ids; a value with bit 31 set is unused."""
     STOP1 = 22
     CLEAR = 23
-    """1: the next start begins at position 0; 0: it continues behind the cached context."""
+    """1: the next start begins at position 0; 0: it continues behind the cached context (after a reset: at
+    position 0; behind a full one the run ends with CONTEXT before its first token)."""
 
 
 class Reason(enum.IntEnum):

@@ -94,3 +94,12 @@ def test_tool_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     errors = capsys.readouterr().err
     assert re.search(r"Python 3\.11 or newer is needed, this is 3\.9\.2", errors)
     assert "apt-get install perl" in errors
+
+
+def test_icarus_runs_combinational_blocks_at_time_0() -> None:
+    """Each block reads the register that changes once, whatever form it and its module's header have."""
+    text = "module a(x,\n  y);\n  always @* begin\n    y = x;\n  end\n  always @*\n    z[0] = \\$1 ;\nendmodule\n"
+    woken = runner._wake(text)
+    assert woken.count("reg _wake = 0;") == 1
+    assert woken.count("always @* begin if (_wake) begin end") == 2
+    assert "z[0] = \\$1 ; end\n" in woken
