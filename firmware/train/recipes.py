@@ -66,9 +66,9 @@ RECIPES = {
             name="float-stories",
             shape=_STORIES,
             mix={"stories": 1.0},
-            steps=6000,
-            batch=8,
-            peak_lr=3e-3,
+            steps=3000,
+            batch=16,
+            peak_lr=4e-3,
             seed=2345,
         ),
         Recipe(
