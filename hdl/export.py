@@ -121,10 +121,3 @@ def _clear_memories(body: str, cleared: set[tuple[str, str]]) -> str:
             part = f"{part[:at]}  integer {index};\n  initial {loop}\n{part[at:]}"
         out.append(part)
     return "".join(out)
-
-
-def write_verilog(cfg: Config, path: Path) -> Path:
-    """Write :func:`export` to ``path`` (folders made as needed)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(export(cfg))
-    return path
