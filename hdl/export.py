@@ -23,14 +23,15 @@ _BANK = Path(__file__).parent / "verilog" / "lpu_bank.v"
 
 
 class SimulationPlatform:
-    """An elaboration platform whose SRAM is ``verilog/lpu_bank.v``."""
+    """An elaboration platform whose banks are ``verilog/lpu_bank.v``."""
 
-    def sram(self, bank: Bank) -> Instance:
+    def bank(self, bank: Bank) -> Instance:
         """The bank's array as an instance, connected to the bank's ports."""
         r, w = bank.r, bank.w
         return Instance(
             "lpu_bank",
             p_WIDTH=bank.width, p_DEPTH=bank.depth, p_ABITS=len(r.addr), p_PARTS=bank.width // bank.granularity,
+            p_LATENCY=bank.latency,
             i_clk=ClockSignal(), i_r_en=r.en, i_r_addr=r.addr, o_r_data=r.data,
             i_w_en=w.en, i_w_addr=w.addr, i_w_data=w.data,
         )  # fmt: skip

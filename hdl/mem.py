@@ -1,13 +1,15 @@
 """MEM slices: synchronous memory banks, the row memories beside the VXM and the activation memory.
 
-Every memory of the core is a :class:`Bank`: one read port with a latency of ``Timing.mem_read`` = 2 cycles
-(array, output register: without the latter no ECP5 block RAM passes 135 MHz) and one write port. A bank
-is the only place that knows what an array is made of.
+Every block RAM of the core is a :class:`Bank` (one read port, one write port) or a :class:`Rom`, and those
+are the only places that know what an array is made of. The memories of the slices are read in
+``Timing.mem_read`` = 2 cycles (array, output register: without the latter no ECP5 block RAM passes 135 MHz).
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, ShapeLike, Signal, signed, unsigned
+from collections.abc import Sequence
+
+from amaranth.hdl import Module, Mux, ShapeLike, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -37,7 +39,7 @@ def act_layout(cfg: Config) -> data.StructLayout:
 
 
 class ReadPort(wiring.Signature):
-    """Read port of a memory: ``en`` and ``addr`` in cycle c, ``data`` in cycle c + ``Timing.mem_read``."""
+    """Read port of a memory: ``en`` and ``addr`` in cycle c, ``data`` in cycle c + the memory's latency."""
 
     def __init__(self, width: int, depth: int):
         super().__init__({"en": Out(1), "addr": Out(address_bits(depth)), "data": In(width)})
@@ -98,14 +100,20 @@ class KvWrite(wiring.Signature):
 class Bank(wiring.Component):
     """``depth`` words of ``width`` bits, written in parts of ``granularity`` bits (default: whole words).
 
+    ``latency`` 2: array and output register; 1: array alone, for a reader that is a register itself. ``r.en``
+    holds the array's output; the output register follows one cycle later whatever ``r.en`` is by then.
+
     A write in cycle c is seen by a read from cycle c + 1 on; a read of the word being written in the same
     cycle returns the old word here, but is not to be relied on: block RAMs differ.
     """
 
-    def __init__(self, *, width: int, depth: int, granularity: int | None = None):
+    def __init__(self, *, width: int, depth: int, granularity: int | None = None, latency: int = 2):
+        if latency not in (1, 2):
+            raise ValueError(f"latency = {latency}: a bank is read in one cycle or two")
         self.width = width
         self.depth = depth
         self.granularity = granularity or width
+        self.latency = latency
         super().__init__({
             "r": In(ReadPort(width, depth)),
             "w": In(WritePort(width, depth, self.granularity)),
@@ -113,9 +121,9 @@ class Bank(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        if hasattr(platform, "sram"):
-            # The platform has SRAMs of its own (a simulator's, an FPGA's): same ports, same latency.
-            m.submodules.array = platform.sram(self)
+        if hasattr(platform, "bank"):
+            # The platform has memories of its own (a simulator's, an FPGA's): same ports, same latency.
+            m.submodules.array = platform.bank(self)
             return m
         m.submodules.array = array = memory.Memory(shape=unsigned(self.width), depth=self.depth, init=[])
         # An undivided word: no granularity, so that the enable stays one bit.
@@ -126,9 +134,39 @@ class Bank(wiring.Component):
             wp.en.eq(self.w.en), wp.addr.eq(self.w.addr), wp.data.eq(self.w.data),
             rp.en.eq(self.r.en), rp.addr.eq(self.r.addr),
         ]  # fmt: skip
-        out = Signal.like(self.r.data, reset_less=True)
-        m.d.sync += out.eq(rp.data)
-        m.d.comb += self.r.data.eq(out)
+        data: Value = rp.data
+        if self.latency == 2:
+            out = Signal.like(self.r.data, reset_less=True)
+            m.d.sync += out.eq(data)
+            data = out
+        m.d.comb += self.r.data.eq(data)
+        return m
+
+
+class Rom(wiring.Component):
+    """Constants with one read port or two (``ports``: their names), read in 2 cycles.
+
+    ``en`` holds a port's array output and its output register.
+    """
+
+    def __init__(self, *, width: int, init: Sequence[int], ports: Sequence[str] = "a"):
+        self.width = width
+        self.init = tuple(init)
+        self.ports = tuple(ports)
+        super().__init__({name: In(ReadPort(width, len(self.init))) for name in ports})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        if hasattr(platform, "rom"):
+            m.submodules.array = platform.rom(self)
+            return m
+        m.submodules.array = array = memory.Memory(shape=unsigned(self.width), depth=len(self.init), init=self.init)
+        for port in (getattr(self, name) for name in self.ports):
+            rp = array.read_port()
+            out = Signal(self.width, reset_less=True)
+            m.d.comb += [rp.en.eq(port.en), rp.addr.eq(port.addr), port.data.eq(out)]
+            with m.If(port.en):
+                m.d.sync += out.eq(rp.data)
         return m
 
 

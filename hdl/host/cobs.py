@@ -9,8 +9,10 @@ finds it at the next zero.
 from __future__ import annotations
 
 from amaranth import Module, Signal
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+
+from ..mem import Bank
 
 DECODED = data.StructLayout({"data": 8, "end": 1, "bad": 1})
 """One decoded byte; or, with ``end``, the end of a frame, ``bad`` when it came inside a block."""
@@ -70,9 +72,8 @@ class CobsEncoder(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.ring = ring = memory.Memory(shape=8, depth=self.depth, init=[])
-        wr = ring.write_port()
-        rd = ring.read_port()
+        m.submodules.ring = ring = Bank(width=8, depth=self.depth, latency=1)
+        wr, rd = ring.w, ring.r
 
         at = Signal(range(self.depth), init=1)
         """Next place to write."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.crc import catalog
 from amaranth.lib.wiring import In, Out
 
 from .. import link
+from ..mem import Bank
 from .cobs import DECODED
 
 FRAME = data.StructLayout({
@@ -38,10 +39,9 @@ class FrameReceiver(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.buffer = buffer = memory.Memory(shape=8, depth=2 * link.PAYLOAD_MAX, init=[])
+        m.submodules.buffer = buffer = Bank(width=8, depth=2 * link.PAYLOAD_MAX, latency=1)
         m.submodules.crc = crc = catalog.CRC32_ISO_HDLC().create()
-        wr = buffer.write_port()
-        rd = buffer.read_port()
+        wr, rd = buffer.w, buffer.r
         half = Signal()
         """Half that is being filled; the frame offered lies in the other one."""
         m.d.comb += [rd.addr.eq(Cat(self.at, ~half)), rd.en.eq(1), self.byte.eq(rd.data)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import memory, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import link
 from ..config import Config, address_bits
+from ..mem import Bank
 from .loader import Ledger
 
 
@@ -51,9 +52,8 @@ class RecordStore(wiring.Component):
         cfg = self.cfg
         token_bits = dict(link.RECORD_FIELDS)["token"]
         bits = cfg.token_bits + link.CYCLES_BITS + 1
-        m.submodules.store = store = memory.Memory(shape=bits, depth=cfg.context_max, init=[])
-        wr = store.write_port()
-        rd = store.read_port()
+        m.submodules.store = store = Bank(width=bits, depth=cfg.context_max, latency=1)
+        wr, rd = store.w, store.r
 
         cycles = Signal(link.CYCLES_BITS)
         m.d.comb += cycles.eq(Mux(self.cycles > link.CYCLES_MAX, link.CYCLES_MAX, self.cycles))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import memory, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config, address_bits
 from ..image import LoadBus, Reason, RunControl, Space, drive_load
 from ..isa import Queue
+from ..mem import Bank
 from ..uop import run_state_layout, uop_layout
 from .params import ParamRegisters, param_bits
 from .queue import InstructionQueue, base_names
@@ -91,8 +92,8 @@ class Icu(wiring.Component):
     def _token_loop(self, m: Module, params: ParamRegisters, seq: Sequencer, regs: BaseRegisters) -> None:
         """Which token next, and when to stop. All decisions fall in the last cycle of a token."""
         cfg, control = self.cfg, self.control
-        m.submodules.prompt = prompt = memory.Memory(shape=cfg.token_bits, depth=cfg.context_max, init=[])
-        write, read = prompt.write_port(), prompt.read_port()
+        m.submodules.prompt = prompt = Bank(width=cfg.token_bits, depth=cfg.context_max, latency=1)
+        write, read = prompt.w, prompt.r
         m.d.comb += [
             write.addr.eq(self.load.addr),
             write.data.eq(self.load.data),
@@ -102,7 +103,7 @@ class Icu(wiring.Component):
         made = Signal(cfg.position_bits)  # tokens sampled so far
         best = Signal(cfg.token_bits)
         aborting, pending = Signal(), Signal()
-        m.d.comb += read.addr.eq(taken)
+        m.d.comb += [read.en.eq(1), read.addr.eq(taken)]
         with m.If(self.next_token_valid):
             m.d.sync += best.eq(self.next_token)
         with m.If(control.abort & control.busy):

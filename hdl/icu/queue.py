@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, Value
-from amaranth.lib import memory, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config, address_bits
 from ..image import LoadBus, Space
 from ..isa import FETCH_BITS, Base, Count, Queue, get_isa
+from ..mem import Bank
 from ..uop import uop_layout
 
 
@@ -57,8 +58,8 @@ class InstructionQueue(wiring.Component):
         """Serial fetch: ``words`` reads fill ``buffer``; returns its fields and whether they are whole."""
         words = self.format.words
         depth = self.cfg.queue_depth
-        m.submodules.code = code = memory.Memory(shape=FETCH_BITS, depth=depth, init=[])
-        write, read = code.write_port(), code.read_port()
+        m.submodules.code = code = Bank(width=FETCH_BITS, depth=depth, latency=1)
+        write, read = code.w, code.r
         m.d.comb += [
             write.addr.eq(self.load.addr),
             write.data.eq(self.load.data),
@@ -71,7 +72,7 @@ class InstructionQueue(wiring.Component):
         arriving = Signal()
         buffer = Signal(FETCH_BITS * words)
         ready = Signal()
-        m.d.comb += read.addr.eq(pc)
+        m.d.comb += [read.en.eq(1), read.addr.eq(pc)]
         m.d.sync += arriving.eq(reading < words)
         with m.If(reading < words):
             m.d.sync += [pc.eq(pc + 1), reading.eq(reading + 1)]

@@ -4,12 +4,13 @@ module lpu_bank #(
     parameter WIDTH = 8,
     parameter DEPTH = 2,
     parameter ABITS = 1,
-    parameter PARTS = 1
+    parameter PARTS = 1,
+    parameter LATENCY = 2
 ) (
     input wire clk,
     input wire r_en,
     input wire [ABITS-1:0] r_addr,
-    output reg [WIDTH-1:0] r_data,
+    output wire [WIDTH-1:0] r_data,
     input wire [PARTS-1:0] w_en,
     input wire [ABITS-1:0] w_addr,
     input wire [WIDTH-1:0] w_data
@@ -21,12 +22,18 @@ module lpu_bank #(
   initial begin
     for (i = 0; i < DEPTH; i = i + 1) array[i] = {WIDTH{1'b0}};
     word = {WIDTH{1'b0}};
-    r_data = {WIDTH{1'b0}};
   end
-  always @(posedge clk) begin
-    if (r_en) word <= array[r_addr];
-    r_data <= word;
-  end
+  always @(posedge clk) if (r_en) word <= array[r_addr];
+  generate
+    if (LATENCY == 2) begin : registered
+      reg [WIDTH-1:0] out;
+      initial out = {WIDTH{1'b0}};
+      always @(posedge clk) out <= word;
+      assign r_data = out;
+    end else begin : direct
+      assign r_data = word;
+    end
+  endgenerate
   genvar p;
   generate
     for (p = 0; p < PARTS; p = p + 1) begin : part

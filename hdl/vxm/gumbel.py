@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import tables
 from ..config import Config
+from ..mem import Rom
 from ..primitives import leading_one
 from ..timing import get_timing
 from ..uop import index_bits
@@ -90,11 +91,10 @@ class GumbelNoise(wiring.Component):
         words = tables.packed("GUMBEL")
         for lane in range(v):
             if lane % 2 == 0:
-                rom = memory.Memory(shape=unsigned(36), depth=len(words), init=words)
-                m.submodules[f"rom{lane // 2}"] = rom
-            port = rom.read_port()
+                m.submodules[f"rom{lane // 2}"] = rom = Rom(width=36, init=words, ports="ab")
+            port = getattr(rom, "ab"[lane % 2])
             m.d.comb += [port.addr.eq(addresses[lane]), port.en.eq(step)]
-            word = Signal(36, reset_less=True, name=f"word{lane}")
+            word = port.data
             rest_1 = Signal(3, reset_less=True, name=f"rest_1_{lane}")
             rest_2 = Signal(3, reset_less=True, name=f"rest_2_{lane}")
             noise = Signal(signed(NOISE_BITS), reset_less=True, name=f"noise{lane}")
@@ -104,7 +104,6 @@ class GumbelNoise(wiring.Component):
                 total = total + (Mux(rest_2[bit], slope, Const(0, signed(1))) << bit)
             with m.If(step):
                 m.d.sync += [
-                    word.eq(port.data),
                     rest_1.eq(rests[lane]),
                     rest_2.eq(rest_1),
                     noise.eq(total >> 3),

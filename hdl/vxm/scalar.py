@@ -12,6 +12,7 @@ from .. import tables
 from ..config import PROB_BITS, SCALARS, WORD, Config
 from ..image import LoadBus, Space
 from ..isa import Queue, SfuOp
+from ..mem import Rom
 from ..primitives import Multiplier, delayed, leading_one
 from ..timing import get_timing
 from ..uop import uop_layout
@@ -120,11 +121,9 @@ class ScalarUnit(wiring.Component):
         words = tables.packed("RSQRT") + tables.packed("RECIP")
         base_bits, slope_bits = tables.WIDTHS["RECIP"]
         assert tables.WIDTHS["RSQRT"] == (base_bits, slope_bits)
-        m.submodules.rom = rom = memory.Memory(shape=unsigned(36), depth=len(words), init=words)
-        port = rom.read_port()
-        m.d.comb += port.addr.eq(Cat(index, recip[2]))
-        word = Signal(36, reset_less=True)
-        m.d.sync += word.eq(port.data)
+        m.submodules.rom = rom = Rom(width=36, init=words)
+        m.d.comb += [rom.a.en.eq(1), rom.a.addr.eq(Cat(index, recip[2]))]
+        word = rom.a.data
         rest_reg = delayed(m, rest, 2, name="rest")[-1]
         m.submodules.slope = slope = Multiplier(stages=1)
         m.d.comb += [slope.a.eq(word[base_bits : base_bits + slope_bits]), slope.b.eq(rest_reg)]
