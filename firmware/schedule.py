@@ -20,9 +20,6 @@ from hdl.timing import get_timing
 
 from .errors import LpuError
 
-MIN_PHASE = 3
-"""Least cycles of a phase (``hdl/icu/sequencer.py``)."""
-
 Times = np.ndarray
 """int64 [number of n]: a cycle since the start of the token, for each n."""
 
@@ -117,7 +114,7 @@ class Scheduler:
     def close(self, note: str, *until: Times | int, slope: int = 0, count: Count = Count.IMM, **flags: int) -> None:
         """End the phase: after the issue of all its instructions and not before any of ``until``."""
         variable = slope * self.counts[count] if count != Count.IMM else np.zeros(len(self.keys), np.int64)
-        need = np.full(len(self.keys), MIN_PHASE, np.int64)
+        need = np.full(len(self.keys), self.timing.phase_min, np.int64)
         for t in until:
             need = np.maximum(need, t - self.start)
         for placed in self._open.values():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth import Array, Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -33,6 +33,16 @@ def shift_keep(value: Value, shift: Value | int) -> Value:
     One pipeline stage of 2:1 multiplexers; :func:`round_sat` is the stage behind it.
     """
     return Cat(Const(0, 1), value).as_signed() >> shift
+
+
+def shift_coarse(value: Value, shift: Value) -> Value:
+    """:func:`shift_keep` in two stages: here by the multiple of 8 in ``shift``, then :func:`shift_fine`."""
+    return Cat(Const(0, 1), value).as_signed() >> Cat(Const(0, 3), shift[3:])
+
+
+def shift_fine(kept: Value, shift: Value) -> Value:
+    """The rest of a shift that :func:`shift_coarse` began."""
+    return kept.as_signed() >> shift[:3]
 
 
 def saturate(value: Value, bits: int) -> Value:
@@ -60,6 +70,36 @@ def round_sat(kept: Value, bits: int) -> Value:
     limit = Cat((~sign).replicate(bits - 1), sign)
     carried = total[bits] != total[bits - 1]
     return Mux(fits & ~carried, total[:bits], limit).as_signed()
+
+
+def round_clamp(kept: Value, bits: int) -> Value:
+    """:func:`round_sat` with one multiplexer behind the carry chain.
+
+    Rounding overflows from the positive limit only, and that is then the result: whether the value is there is
+    read from the bits that go into the chain, not from what comes out.
+    """
+    up, x = kept[0], kept[1:].as_signed()
+    low, sign = x[:bits].as_signed(), x[-1]
+    total = (low + Cat(up, Const(0, 1)).as_signed())[:bits]
+    fits = x[bits - 1 :] == sign.replicate(len(x) - bits + 1)
+    at_limit = low[: bits - 1].all() & ~sign
+    limit = Cat((~sign).replicate(bits - 1), sign)
+    return Mux(fits & ~at_limit, total, limit).as_signed()
+
+
+def less(a: Value, b: Value) -> Value:
+    """``a < b`` of signed values as the sign of their difference: a carry chain with no logic behind it."""
+    return (a - b)[-1]
+
+
+def highest_one(value: Value) -> Value:
+    """Index of the highest set bit (0 for 0), four bits a level: half as deep as :func:`leading_one`."""
+    if len(value) <= 4:
+        x = Cat(value, Const(0, 4 - len(value)))
+        return Cat(x[3] | (x[1] & ~x[2]), x[3] | x[2])
+    groups = [value[i : i + 4] for i in range(0, len(value), 4)]
+    top = highest_one(Cat(*(g.any() for g in groups)))
+    return Cat(Array(highest_one(g) for g in groups)[top], top)
 
 
 def leading_one(m: Module, value: Value, name: str) -> Signal:
@@ -100,6 +140,10 @@ class Multiplier(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
+        if hasattr(platform, "multiplier"):
+            # The platform has blocks of its own: same registers.
+            m.submodules.block = platform.multiplier(self)
+            return m
         a: Value = self.a
         b: Value = self.b
         if self.stages >= 2:

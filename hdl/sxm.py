@@ -1,6 +1,6 @@
 """SXM: quantises stream rows into activation words, K rows and V columns; serialises gathered weights.
 
-Every micro-op's row takes two common stages (shift; round, saturate, OR of the magnitudes) and then one of
+Every micro-op's row takes three common stages (shift by eights; by ones; round and saturate) and then one of
 two ways. ACT: blocks of eight get their exponent and leave as activation words. KEY, VALUE: a whole
 vector is kept until its exponent is known and then leaves row by row, while the next may arrive.
 """
@@ -8,6 +8,7 @@ vector is kept until its exponent is known and then leaves row by row, while the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, wiring
@@ -27,7 +28,7 @@ from .config import (
 )
 from .isa import Queue, Source, SxmMode
 from .mem import ActWrite, KvWrite, LaneWrite, row_layout, stream_layout
-from .primitives import leading_one, round_sat, shift_keep
+from .primitives import delayed, leading_one, round_sat, shift_keep
 from .timing import get_timing
 from .uop import run_state_layout, uop_layout
 
@@ -36,9 +37,12 @@ KV_GROUP_MAX = 256
 SUMSQ_BITS = 64
 
 # Cycles after the micro-op in which a stage's inputs are valid.
-ROUND = 1
-EXPONENT = 2
-QUANTISE = 3
+FINE = 1
+ROUND = 2
+COLLECT = 3
+EXPONENT = 4
+REDUCE = 5
+QUANTISE = 6
 
 
 def magnitude(value: Value) -> Value:
@@ -60,9 +64,8 @@ def block_exponent(m: Module, total: Value, bits: int, name: str) -> Value:
     return leading_one(m, Cat(Const(1, 1), high), name)
 
 
-def quantised(value: Value, exponent: Value, bits: int) -> Value:
-    """min(round(value >> exponent), 2**(bits-1) - 1); only rounding can overflow."""
-    kept = shift_keep(value, exponent)
+def quantised(kept: Value, bits: int) -> Value:
+    """min(round(x), 2**(bits-1) - 1) of what :func:`shift_keep` gave; only rounding can overflow."""
     rounded = (kept[1 : bits + 1].as_signed() + Cat(kept[0], Const(0, 1)).as_signed())[: bits + 1]
     over = rounded[bits - 1] & ~rounded[bits]
     return Mux(over, (1 << bits - 1) - 1, rounded[:bits])
@@ -71,7 +74,7 @@ def quantised(value: Value, exponent: Value, bits: int) -> Value:
 class ActQuantiser(wiring.Component):
     """Rows of rounded values -> activation words.
 
-    Inputs belong to stage ROUND: ``row`` (ACT_RANGE bits an element), the others as in the micro-op.
+    Inputs belong to stage COLLECT: ``row`` (ACT_RANGE bits an element), the others as in the micro-op.
     ``write`` belongs to stage QUANTISE, when a block is complete. So do the block's ``mant`` and ``exp``;
     ``block_valid``: it counts for the sum of squares, ``start``: as the first of its instruction.
     """
@@ -101,7 +104,7 @@ class ActQuantiser(wiring.Component):
         block_bits = (cfg.blocks - 1).bit_length()
         word_bits = row_bits + block_bits
 
-        # Stage ROUND: collect a block's rows and the OR of its magnitudes.
+        # Collect a block's rows and the OR of its magnitudes.
         place = self.i1[:row_bits]
         rows = [Signal(data.ArrayLayout(signed(ACT_RANGE), cfg.vlanes), name=f"row{r}", reset_less=True)
                 for r in range(cfg.block_rows)]  # fmt: skip
@@ -129,24 +132,25 @@ class ActQuantiser(wiring.Component):
         ends = (place == cfg.block_rows - 1) if row_bits else Const(1, 1)
         m.d.sync += done.eq(self.valid & (ends | self.i1_last))
 
-        # Stage EXPONENT.
+        # Stage EXPONENT; stage REDUCE: shift.
         values = [Signal(signed(ACT_RANGE), name=f"value{i}", reset_less=True) for i in range(BLOCK)]
-        exponent = Signal(ACT_EXP_BITS, reset_less=True)
-        done2, first2, sumsq2 = Signal(), Signal(), Signal()
-        block2, addr2 = Signal.like(block), Signal.like(addr)
+        reduced = [Signal(signed(ACT_RANGE + 1), name=f"reduced{i}", reset_less=True) for i in range(BLOCK)]
+        lead = Signal(ACT_EXP_BITS, reset_less=True)
         m.d.sync += [
             Cat(values).eq(Cat(rows)),
-            exponent.eq(block_exponent(m, total, ACT_BITS, "lead")),
-            done2.eq(done),
-            first2.eq(first),
-            sumsq2.eq(sumsq),
-            block2.eq(block),
-            addr2.eq(addr),
+            lead.eq(block_exponent(m, total, ACT_BITS, "lead")),
+            *(r.eq(shift_keep(v, lead)) for r, v in zip(reduced, values, strict=True)),
         ]
+        exponent = delayed(m, lead, 1, name="exponent")[-1]
+        done2 = delayed(m, done, 2, reset=True, name="done")[-1]
+        first2, sumsq2, block2, addr2 = (
+            delayed(m, value, 2, name=name)[-1]
+            for value, name in ((first, "first"), (sumsq, "sumsq"), (block, "block"), (addr, "addr"))
+        )
 
         # Stage QUANTISE: the new block, behind those of the same word that came before it.
         mant = Signal(data.ArrayLayout(signed(ACT_BITS), BLOCK))
-        m.d.comb += [mant[i].eq(quantised(values[i], exponent, ACT_BITS)) for i in range(BLOCK)]
+        m.d.comb += [mant[i].eq(quantised(reduced[i], ACT_BITS)) for i in range(BLOCK)]
         word = self.write.data
         for b in range(cfg.blocks):
             at = slice(b * BLOCK * ACT_BITS, (b + 1) * BLOCK * ACT_BITS)
@@ -191,7 +195,7 @@ class SumOfSquares(wiring.Component):
     t + LATENCY on.
     """
 
-    LATENCY = 6
+    LATENCY = 7
 
     def __init__(self) -> None:
         super().__init__({
@@ -228,8 +232,10 @@ class SumOfSquares(wiring.Component):
             square = Cat(lookup(low_squares, low, 2 * half), lookup(high_squares, high, 2 * half))
             squares.append(reg(square, f"squares{i}"))
             partial = [Mux(high[k], low << k, 0) for k in range(half - 1)]
-            cross = tree(partial) - Mux(high[-1], low << half - 1, 0)
-            crosses.append(reg(cross, f"cross{i}"))
+            positive = reg(tree(partial[:2]), f"cross_a{i}"), reg(tree(partial[2:]), f"cross_b{i}")
+            negative = reg(Mux(high[-1], low << half - 1, 0), f"cross_c{i}")
+            crosses.append(reg(tree(positive) - negative, f"cross{i}"))
+            squares[i] = reg(squares[i], f"squares_late{i}")
         quad = BLOCK // 2
         square_sums = [reg(tree(squares[i : i + quad]), f"square_sum{i}") for i in (0, quad)]
         cross_sums = [reg(tree(crosses[i : i + quad]), f"cross_sum{i}") for i in (0, quad)]
@@ -240,10 +246,10 @@ class SumOfSquares(wiring.Component):
         exp: Value = self.exp
         valid: Value = self.valid
         start: Value = self.start
-        for i in range(4):
+        for i in range(self.LATENCY - 2):
             exp = reg(exp, f"exp{i + 1}")
         shifted = reg(block << Cat(Const(0, 1), exp), "shifted")
-        for i in range(5):
+        for i in range(self.LATENCY - 1):
             valid_next, start_next = Signal(name=f"valid{i + 1}"), Signal(name=f"start{i + 1}")
             m.d.sync += [valid_next.eq(valid), start_next.eq(start)]
             valid, start = valid_next, start_next
@@ -256,9 +262,10 @@ class SumOfSquares(wiring.Component):
 class KvQuantiser(wiring.Component):
     """K or V vectors: kept until the exponent is known, then written to the weight memories row by row.
 
-    Inputs belong to stage ROUND; ``row`` is saturated to KV_RANGE bits. The vector whose last row
-    (``i1_last``) is that of a micro-op at t is written in cycles t + 4 + i, i = 0 .. rows - 1. The last row
-    of the next must come at t + rows or later: a vector that is not shorter may follow at once.
+    Inputs belong to stage COLLECT; ``row`` is saturated to KV_RANGE bits. The vector whose last row
+    (``i1_last``) is that of a micro-op at t leaves in cycles t + QUANTISE + 1 + i, i = 0 .. rows - 1, its exponent
+    with the first row. The last row of the next must come at t + rows or later: a vector that is not shorter
+    may follow at once.
     """
 
     def __init__(self, cfg: Config):
@@ -290,7 +297,7 @@ class KvQuantiser(wiring.Component):
         depth = KV_GROUP_MAX // cfg.vlanes
         row = row_layout(cfg, signed(KV_RANGE))
 
-        # Stage ROUND: keep the row. It is read again, at the earliest, in the next cycle.
+        # Keep the row. It is read again, at the earliest, in the next cycle.
         m.submodules.buffer = buffer = memory.Memory(
             shape=unsigned(row.size), depth=depth, init=[], attrs={"ram_style": "distributed"}
         )
@@ -326,7 +333,8 @@ class KvQuantiser(wiring.Component):
         with m.Elif(at == stop):
             m.d.sync += busy.eq(0)
 
-        # Stage QUANTISE: bytes and where they belong, registered on the way to the many columns.
+        # Stage REDUCE: shift, and where the bytes belong. Stage QUANTISE: the bytes, registered on the way to
+        # the many columns.
         emit, begin = Signal(), Signal()
         value2, addr, vset2 = Signal(), Signal.like(self.kv.addr), Signal.like(vset)
         srow2, slot2 = Signal.like(srow), Signal.like(slot)
@@ -354,20 +362,24 @@ class KvQuantiser(wiring.Component):
         slot_column = Cat(place_of_slot == c for c in range(cfg.superlane_columns))
         key_mask = Cat((place == b // cfg.vlanes) for b in range(cfg.lanes))
         value_mask = Cat((slot2[:byte_bits] == b) for b in range(cfg.lanes))
-        m.d.sync += [
-            self.kv.value.eq(value2),
-            self.kv.superlane.eq(Mux(emit, Mux(value2, (1 << cfg.vlanes) - 1, superlane), 0)),
-            self.kv.column.eq(Mux(value2, column, slot_column if column_bits else 1)),
-            self.kv.mask.eq(Mux(value2, value_mask, key_mask)),
-            self.kv.addr.eq(addr),
-        ]
-        m.d.sync += [self.kv.row[v].eq(quantised(kept[v], exponent, KV_BITS)) for v in range(cfg.vlanes)]
-        for port, mine in ((self.k_scale, ~value2), (self.v_scale, value2)):
-            m.d.sync += [
-                port.en.eq(Mux(begin & mine, superlane, 0)),
-                port.addr.eq(srow2),
-                port.data.eq(Const(1, SCALE_BITS) << exponent),
-            ]
+
+        def leave(port: Signal, value: Any, name: str) -> None:
+            """Into a register for stage QUANTISE, and into the port's."""
+            held = Signal(port.shape(), name=f"{name}_held", reset_less=True)
+            m.d.sync += [held.eq(value), port.eq(held)]
+
+        leave(self.kv.value, value2, "value")
+        leave(self.kv.superlane, Mux(emit, Mux(value2, (1 << cfg.vlanes) - 1, superlane), 0), "superlane")
+        leave(self.kv.column, Mux(value2, column, slot_column if column_bits else 1), "column")
+        leave(self.kv.mask, Mux(value2, value_mask, key_mask), "mask")
+        leave(self.kv.addr, addr, "addr")
+        for v in range(cfg.vlanes):
+            reduced = Signal(signed(KV_RANGE + 1), name=f"reduced{v}", reset_less=True)
+            m.d.sync += [reduced.eq(shift_keep(kept[v], exponent)), self.kv.row[v].eq(quantised(reduced, KV_BITS))]
+        for port, mine, name in ((self.k_scale, ~value2, "k"), (self.v_scale, value2, "v")):
+            leave(port.en, Mux(begin & mine, superlane, 0), f"{name}_en")
+            leave(port.addr, srow2, f"{name}_addr")
+            leave(port.data, Const(1, SCALE_BITS) << exponent, f"{name}_data")
         return m
 
 
@@ -423,24 +435,32 @@ class Sxm(wiring.Component):
         m = Module()
         cfg = self.cfg
         timing = get_timing(cfg)
-        assert timing.sxm_act == QUANTISE - 1, "act memory forwards the write after a read"
+        assert timing.sxm_act == QUANTISE - timing.act_write
         assert timing.sxm_sumsq == QUANTISE + SumOfSquares.LATENCY
-        assert timing.sxm_kv == QUANTISE + 1
+        assert timing.sxm_kv == QUANTISE + 1 + timing.kv_write
 
-        # Stage 0: shift. Bit 0 of an element is the rounding bit.
-        uop = Signal(uop_layout(cfg, Queue.SXM))
-        slot = Signal.like(self.state.slot)
-        m.d.sync += [uop.eq(self.uop), slot.eq(self.state.slot)]
-
-        # Stage ROUND.
+        uops = [self.uop]
+        for i in range(COLLECT):
+            uops.append(Signal(uop_layout(cfg, Queue.SXM), name=f"uop{i + 1}"))
+            m.d.sync += uops[-1].eq(uops[-2])
+        uop = uops[COLLECT]
+        slot = delayed(m, self.state.slot, COLLECT, name="slot")[-1]
         is_act = uop.op == SxmMode.ACT.value
         m.submodules.act = act = ActQuantiser(cfg)
         m.submodules.kv = kv = KvQuantiser(cfg)
         for v in range(cfg.vlanes):
+            # Stage 0 and FINE: shift. Bit 0 of an element is the rounding bit. Stage ROUND.
             source = Mux(self.uop.source == Source.Z.value, self.z[v], self.y[v])
-            kept = Signal(signed(WORD + 1), name=f"kept{v}", reset_less=True)
-            m.d.sync += kept.eq(shift_keep(source, self.uop.shift))
-            m.d.comb += [act.row[v].eq(round_sat(kept, ACT_RANGE)), kv.row[v].eq(round_sat(kept, KV_RANGE))]
+            coarse, kept = (Signal(signed(WORD + 1), name=f"{n}{v}", reset_less=True) for n in ("coarse", "kept"))
+            act_row = Signal(signed(ACT_RANGE), name=f"act_row{v}", reset_less=True)
+            kv_row = Signal(signed(KV_RANGE), name=f"kv_row{v}", reset_less=True)
+            m.d.sync += [
+                coarse.eq(shift_keep(source, Cat(Const(0, 3), self.uop.shift[3:]))),
+                kept.eq(coarse >> uops[FINE].shift[:3]),
+                act_row.eq(round_sat(kept, ACT_RANGE)),
+                kv_row.eq(round_sat(kept, KV_RANGE)),
+            ]
+            m.d.comb += [act.row[v].eq(act_row), kv.row[v].eq(kv_row)]
         m.d.comb += [
             act.valid.eq(uop.valid & is_act),
             act.first.eq(uop.first),

@@ -30,15 +30,15 @@ class Timing:
     def dot(self) -> int:
         """ABC.DOT at t: an ACC at t + dot reads the sum (superlane skew is the same on both sides).
 
-        Weight and activation read 2, multiplier 2 (input and output registers), tree 1, rest of the tree and
-        exponent shift 1, accumulate 1; one more where the blocks of a word have to be added up.
+        Weight read 2, register 1, multiplier 2 (input and output registers), tree 2, exponent shift 1, accumulate
+        1; one more where the blocks of a word have to be added up.
         """
-        return 7 + (1 if self.cfg.blocks > 1 else 0)
+        return 9 + (1 if self.cfg.blocks > 1 else 0)
 
     @property
     def gather(self) -> int:
         """ABC.GATHER at t: row i of the word (vlanes weights) is on the gather stream in cycle t + gather + i."""
-        return 2 + self.cfg.vlanes
+        return 3 + self.cfg.vlanes
 
     # VXM
     @property
@@ -49,19 +49,19 @@ class Timing:
     @property
     def acc(self) -> int:
         """ACC at t samples SCL (and the gather stream) in cycle t; its row is on Y in cycle t + acc."""
-        return self._drain + 5
+        return self._drain + 6
 
     @property
     def max(self) -> int:
         """Last ACC micro-op of an instruction with max = 1 at t: a VX.EXP at t + max may use MAX."""
-        return self.acc + 2 + (1 if self.cfg.vlanes > 4 else 0)
+        return self.acc + 3 + (2 if self.cfg.vlanes > 4 else 0)
 
-    vx_pass: int = 2
-    vx_add: int = 2
-    vx_gain: int = 5
-    vx_rope: int = 4
-    vx_exp: int = 7
-    vx_silu: int = 8
+    vx_pass: int = 3
+    vx_add: int = 3
+    vx_gain: int = 8
+    vx_rope: int = 7
+    vx_exp: int = 11
+    vx_silu: int = 12
 
     def vx(self, op: VxOp) -> int:
         """VX at t samples its source, X and C in cycle t; Z carries the result in cycle t + vx(op).
@@ -73,16 +73,22 @@ class Timing:
             VxOp.ROPE: self.vx_rope, VxOp.EXP: self.vx_exp, VxOp.SILU: self.vx_silu,
         }[op]  # fmt: skip
 
-    vx_sum: int = 6
+    vx_sum: int = 9
     """Last VX.EXP micro-op at t: an SFU.RECIP at t + vx_sum sees the whole SUM."""
 
+    act_write: int = 2
+    """An activation word written in cycle c is read by an ABC at c - act_write: the tile asks for it a cycle
+    after the micro-op, and the memory forwards what is written a cycle after that."""
+    kv_write: int = 1
+    """Cycles a row of K or V spends in the tile's write register."""
+
     # SXM
-    sxm_act: int = 2
-    """Micro-op with a word's last row at t: an ABC at t + sxm_act reads the word (the quantiser takes 4
+    sxm_act: int = 4
+    """Micro-op with a word's last row at t: an ABC at t + sxm_act reads the word (the quantiser takes 7
     cycles, but its word is forwarded past both stages of the activation memory)."""
-    sxm_sumsq: int = 9
+    sxm_sumsq: int = 13
     """Last micro-op of a sumsq instruction at t: an SFU.RSQRT at t + sxm_sumsq uses SUMSQ."""
-    sxm_kv: int = 4
+    sxm_kv: int = 8
     """Last row of a K or V vector of g rows at t: the whole vector, its exponent too, is readable by
     ABC / SR / CR at t + sxm_kv + g (one row is written a cycle)."""
 
@@ -115,15 +121,22 @@ class Timing:
     # ICU
     issue: int = 1
     """An instruction with time t of its phase has its first micro-op valid in cycle t + 1 of the phase."""
-    token: int = 2
-    """The id of the next token is known in cycle t at the top-k unit: the token may end (its last cycle) at t + 1."""
+    expert: int = 3
+    """The id of an expert reaches the ICU in cycle t: a micro-op at t + expert may use its base (product and
+    sum, then the issue)."""
+    token: int = 3
+    """The id of the next token leaves the top-k unit in cycle t: the token in work may end (its last cycle) at
+    t + token - 1 (the id is compared with the stop ids)."""
+    phase_min: int = 7
+    """Cycles of the shortest phase: the sequencer works out its end and what follows."""
 
     def fetch_gap(self, fmt: Format) -> int:
-        """Least distance of two issues of one queue: words of the instruction, memory latency, hand-over.
+        """Least distance of two issues of one queue: words of the instruction, memory latency, hand-over and the
+        comparison of its time.
 
         Also the earliest issue time after a queue has jumped (start of a token, of the layer loop).
         """
-        return fmt.words + 2
+        return fmt.words + 3
 
 
 @functools.cache

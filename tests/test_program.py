@@ -13,7 +13,7 @@ from firmware.errors import LpuError
 from firmware.layout import Layout
 from firmware.lower import Compiled, lower
 from firmware.program import TokenProgram, build_program
-from firmware.schedule import MIN_PHASE, Scheduler, Slot, token_cycles
+from firmware.schedule import Scheduler, Slot, token_cycles
 from hdl.config import CONFIGS, LARGE, TINY, ULX3S_85F, Config
 from hdl.image import Space
 from hdl.isa import Count, Queue, VxOp, get_isa
@@ -118,7 +118,7 @@ def test_results_stay_in_order_behind_operations_of_different_latency() -> None:
 def test_a_phase_lasts_for_what_is_in_it() -> None:
     s = scheduler()
     s.close("empty")
-    assert s.phases[0].dur == MIN_PHASE
+    assert s.phases[0].dur == get_timing(TINY).phase_min
     s.place([Slot(Queue.XR, 0, {})], s.start + 17)
     s.close("one", slope=2, count=Count.ROWS)
     assert s.phases[1].dur + 2 * s.counts[Count.ROWS].min() == 18

@@ -29,7 +29,7 @@ from verification.context import context
 from verification.lockstep import uop_values
 from verification.script import Script, pack
 
-START = 3
+START = 4
 """Cycles from a start pulse to the first cycle of the first token."""
 LEGAL_BASES = {
     "w": (Base.ZERO, Base.LAYER, Base.EXPERT0, Base.EXPERT1, Base.EXPERT2, Base.TOKEN),
@@ -188,7 +188,7 @@ class _Issues(TokenRun):
         def choose() -> None:
             self.experts[index] = expert
 
-        self.effects[cycle + 1].append(choose)
+        self.effects[cycle + self.t.expert - 1].append(choose)
 
 
 class _IssueMachine(Machine):
@@ -285,6 +285,7 @@ class IcuSession:
         """One run, every pulse at random; ``stop_after``: this many samples, the last one is a stop id;
         ``abort_in``: token in which to abort. Returns how it must end."""
         cfg, rng, s, p = self.cfg, self.rng, self.script, self.machine.param
+        timing = get_timing(cfg)
         samples = [int(x) for x in rng.integers(0, cfg.vocab_max, limit)]
         stops = [NO_STOP, NO_STOP]
         if stop_after is not None:
@@ -316,8 +317,8 @@ class IcuSession:
             state = {"token": token, "position": self.position, "slot": before.slot, "keys": before.keys}
             for cycle in (start, int(rng.integers(start, end + 1)), end):
                 s.expect(cycle, "state", pack(run_state_layout(cfg), state), f"token {index}")
-            # Candidates, the last of which counts; the latest is in time at the cycle before the last.
-            latest = end - 1 if rng.random() < 0.5 else int(rng.integers(start, end))
+            # Candidates, the last of which counts; the latest is just in time.
+            latest = end + 1 - timing.token if rng.random() < 0.5 else int(rng.integers(start, end + 2 - timing.token))
             best = samples[made] if sampled else int(rng.integers(cfg.vocab_max))
             s.drive(latest, next_token_valid=1, next_token=best)
             if latest > start and rng.random() < 0.5:

@@ -65,7 +65,7 @@ class MxmModel:
             if space is not Space.WEIGHT:
                 self.script.drive(cycle, load__valid=1, load__space=int(space), load__addr=1, load__data=0)
                 cycle += 1
-        return cycle + 1
+        return cycle + 1 + self.timing.kv_write
 
     def random_act(self) -> tuple[np.ndarray, np.ndarray]:
         rng, cfg = self.rng, self.cfg
@@ -76,7 +76,7 @@ class MxmModel:
         return mant, np.where(rng.random(cfg.blocks) < 0.4, rng.choice(np.array([0, 15]), cfg.blocks), exp)
 
     def write_act(self, cycle: int, addr: int, mant: np.ndarray, exp: np.ndarray) -> None:
-        """A DOT from the cycle before on reads it."""
+        """A DOT ``act_write`` cycles before it, or later, reads it."""
         word = pack(act_layout(self.cfg), {"mant": mant, "exp": exp})
         self.script.drive(cycle, act_write__en=1, act_write__addr=addr, act_write__data=word)
         self.mant[addr], self.exp[addr] = mant, exp
@@ -139,7 +139,7 @@ def dots(cfg: Config, rng: np.random.Generator, steps: int = 300) -> Script:
     walk: list[tuple[int, Width, Init, bool]] = []  # left of the loop under way: acc, width, init, clear
     for t in range(start, start + steps):
         if rng.random() < 0.3:  # a DOT of this cycle already gets it
-            model.write_act(t + 1, int(rng.integers(acts)), *model.random_act())
+            model.write_act(t + model.timing.act_write, int(rng.integers(acts)), *model.random_act())
         if not walk:
             width, acc, n = Width(int(rng.integers(2))), int(rng.integers(cfg.accs)), int(rng.integers(1, 7))
             if rng.random() < 0.5:  # one accumulator, back to back
@@ -182,15 +182,16 @@ def latency(cfg: Config, rng: np.random.Generator) -> Script:
                 model.drain_row(at + model.timing.dot - early, width, 1, slot, "before the sum")
             model.drain_row(at + model.timing.dot, width, 1, slot, "after the sum")
             t = at + model.timing.dot + 1
-    # A word written in the cycle after the DOT is the one it reads; one written later is not.
-    for lead in (2, 1, 0, -1, -2, -3):
+    # A word written in time is the one the DOT reads; one written a cycle later is not.
+    in_time = model.timing.act_write
+    for lead in range(in_time + 1, -4, -1):
         old, new = model.random_act(), model.random_act()
         model.write_act(t, 3, *old)
         at = t + 8
-        if lead < 2:
+        if lead <= in_time:
             model.write_act(at + lead, 3, *new)
         model.dot(at, Width.INT4, 2, 3, 0, True, Init.INNER, i1_first=1)
-        if lead == 2:
+        if lead > in_time:
             model.write_act(at + lead, 3, *new)
         model.drain_row(at + model.timing.dot, Width.INT4, 0, 0, f"word written {lead} cycles after the DOT")
         t = at + 12
@@ -233,8 +234,8 @@ def kv_writes(cfg: Config, rng: np.random.Generator) -> Script:
         for v in superlanes:
             for b in places:
                 model.weights[v * c_count + c, addr, b] = row[v] if value else row[b % vlanes]
-        read(t + 1, addr, "after the write")
-        t += 1 + max(vlanes, c_count)
+        read(t + 1 + model.timing.kv_write, addr, "after the write")
+        t += 1 + model.timing.kv_write + max(vlanes, c_count)
     return s
 
 

@@ -139,11 +139,12 @@ def keys_values(cfg: Config, rng: np.random.Generator, vectors: int = 40) -> Scr
         q, e = numerics.quantise_kv(x, shift)
         s.hold(t, state=pack(run_state_layout(cfg), {"slot": slot}))
         last = drv.vector(t, op, x, shift, dst, vset=vset, srow=srow)[-1]
-        s.expect(last + 4, f"{name}__en", 1 << slot % v_count)
-        s.expect(last + 4, f"{name}__addr", srow)
-        s.expect(last + 4, f"{name}__data", 1 << int(e), f"{x} >> {shift}")
+        leaves = last + drv.timing.sxm_kv - drv.timing.kv_write
+        s.expect(leaves, f"{name}__en", 1 << slot % v_count)
+        s.expect(leaves, f"{name}__addr", srow)
+        s.expect(leaves, f"{name}__data", 1 << int(e), f"{x} >> {shift}")
         for i in range(rows):
-            at = last + drv.timing.sxm_kv + i
+            at = leaves + i
             if op is SxmMode.KEY:
                 mask = (1 << v_count) - 1 << i % cfg.word_rows * v_count
                 column, superlane = 1 << slot // v_count % c_count, 1 << slot % v_count

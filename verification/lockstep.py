@@ -217,8 +217,7 @@ class _TracedToken(TokenRun):
             self.word[1][block] = int(exp[0])
             word = {"mant": self.word[0].copy(), "exp": self.word[1].copy()}
             address = uop["dst"] + uop.i1 // cfg.word_rows
-            # The memory forwards the word to a read in the cycle before.
-            self._later.append(("act", cycle + self.t.sxm_act + 1, {"en": 1, "addr": address, "data": word}))
+            self._later.append(("act", cycle + self.t.sxm_act + self.t.act_write, {"en": 1, "addr": address, "data": word}))
         return text
 
     def _sxm(self, cycle: int, uop: Uop) -> str:
@@ -228,7 +227,7 @@ class _TracedToken(TokenRun):
             cfg, slot = self.cfg, self.slot
             q, e = nx.quantise_kv(np.concatenate(self.vector_rows), uop["shift"])
             rows = q.reshape(-1, cfg.vlanes) & 255
-            at = cycle + self.t.sxm_kv
+            at = cycle + self.t.sxm_kv - self.t.kv_write
             name = "k_scale" if mode is SxmMode.KEY else "v_scale"
             lane = 1 << slot % cfg.vlanes
             self._later.append((name, at, {"en": lane, "addr": uop["srow"], "data": 1 << int(e)}))

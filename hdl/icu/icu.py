@@ -72,7 +72,8 @@ class Icu(wiring.Component):
             drive_load(m, self.load, queue.load)
             m.d.comb += [getattr(queue, c).eq(getattr(regs, c)) for c in counts]
             m.d.comb += [
-                queue.now.eq(seq.now),
+                queue.begin.eq(seq.begin),
+                queue.upcoming.eq(seq.upcoming),
                 queue.enter.eq(seq.enter[q]),
                 queue.restart.eq(seq.restart),
                 queue.mark.eq(seq.mark),
@@ -92,7 +93,7 @@ class Icu(wiring.Component):
     def _token_loop(self, m: Module, params: ParamRegisters, seq: Sequencer, regs: BaseRegisters) -> None:
         """Which token next, and when to stop. All decisions fall in the last cycle of a token."""
         cfg, control = self.cfg, self.control
-        m.submodules.prompt = prompt = Bank(width=cfg.token_bits, depth=cfg.context_max, latency=1)
+        m.submodules.prompt = prompt = Bank(width=cfg.token_bits, depth=cfg.context_max)
         write, read = prompt.w, prompt.r
         m.d.comb += [
             write.addr.eq(self.load.addr),
@@ -109,21 +110,24 @@ class Icu(wiring.Component):
         with m.If(control.abort & control.busy):
             m.d.sync += aborting.eq(1)
 
-        # Start: one cycle to read the prompt's first token, one to set it. A run that would go on behind a full
+        # Start: two cycles to read the prompt's first token, one to set it. A run that would go on behind a full
         # context ends before its first token; behind a reset there is no context to go on from.
-        start2, empty, full, refused = Signal(), Signal(init=1), Signal(), Signal()
+        reading, start, empty, full, refused = Signal(), Signal(), Signal(init=1), Signal(), Signal()
         clear, last_position = Signal(), Signal()
-        m.d.comb += [
-            clear.eq(params.clear | empty),
+        m.d.comb += clear.eq(params.clear | empty)
+        m.d.sync += [
+            pending.eq(control.start & ~control.busy),
+            reading.eq(pending),
+            start.eq(reading),
             last_position.eq(regs.state.position + 1 >= params.context),
+            full.eq(~clear & last_position),
         ]
-        m.d.sync += [pending.eq(control.start & ~control.busy), start2.eq(pending), full.eq(~clear & last_position)]
-        m.d.comb += refused.eq(start2 & full)
+        m.d.comb += refused.eq(start & full)
         with m.If(control.start & ~control.busy):
             m.d.sync += [control.busy.eq(1), taken.eq(0), made.eq(0), aborting.eq(0)]
         with m.If(refused):
             m.d.sync += control.busy.eq(0)
-        with m.Elif(start2):
+        with m.Elif(start):
             m.d.sync += [taken.eq(1), empty.eq(0)]
             m.d.comb += [seq.go.eq(1), regs.set_token.eq(1), regs.token.eq(read.data)]
             m.d.comb += [regs.clear.eq(clear), regs.advance.eq(~clear)]
@@ -131,15 +135,19 @@ class Icu(wiring.Component):
         end = seq.token_end
         stop = Signal()
         reason = Signal(2)
-        sampled = Signal()
-        m.d.comb += [sampled.eq(taken == params.prompt_len), seq.sampled.eq(sampled)]
-        is_stop = sampled & ((best == params.stop0) | (best == params.stop1))
-        m.d.comb += stop.eq(1)
+        # What the reasons hang on stands in registers by the token's last cycle (``Timing.token``).
+        sampled, is_stop, at_limit = Signal(), Signal(), Signal()
+        m.d.sync += [
+            sampled.eq(taken == params.prompt_len),
+            is_stop.eq((best == params.stop0) | (best == params.stop1)),
+            at_limit.eq(made + 1 >= params.limit),
+        ]
+        m.d.comb += [seq.sampled.eq(sampled), stop.eq(1)]
         with m.If(refused):
             m.d.comb += reason.eq(Reason.CONTEXT)
-        with m.Elif(is_stop):
+        with m.Elif(sampled & is_stop):
             m.d.comb += reason.eq(Reason.STOP_TOKEN)
-        with m.Elif(sampled & (made + 1 >= params.limit)):
+        with m.Elif(sampled & at_limit):
             m.d.comb += reason.eq(Reason.LIMIT)
         with m.Elif(last_position):
             m.d.comb += reason.eq(Reason.CONTEXT)

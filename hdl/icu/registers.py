@@ -21,8 +21,8 @@ class BaseRegisters(wiring.Component):
 
     Inputs: ``clear``: pulse, position 0; ``advance``: pulse, next position; ``token`` / ``set_token``: id
     of the token about to be worked on; ``next_layer`` / ``first_layer``: pulses; ``expert_valid``: pulse,
-    ``expert_index`` gets ``expert_id``; parameters by name. Every base is a plain register or one adder
-    behind registers.
+    ``expert_index`` gets ``expert_id``; parameters by name. Every base and count is a register: a queue adds it
+    to a field in the cycle in which it issues.
     """
 
     PARAMS = (
@@ -81,10 +81,10 @@ class BaseRegisters(wiring.Component):
             with m.Elif(set_full):
                 m.d.sync += key_set.eq(key_set + self.key_words)
         counted = Signal.like(state.keys)
-        m.d.comb += counted.eq(Mux(state.keys < self.floor, self.floor, state.keys))
+        m.d.sync += counted.eq(Mux(state.keys < self.floor, self.floor, state.keys))
         sizes = ((self.count_sets, cfg.columns), (self.count_words, cfg.lanes), (self.count_rows, cfg.vlanes))
         for port, size in sizes:
-            m.d.comb += port.eq((counted + size - 1) >> _log2(size))
+            m.d.sync += port.eq((counted + size - 1) >> _log2(size))
 
         # Layer and expert.
         layer = {"w": Signal(wb, name="layer_base_w"), "s": Signal(sb, name="layer_base_s"),
@@ -94,32 +94,48 @@ class BaseRegisters(wiring.Component):
                 m.d.sync += reg.eq(0)
             with m.Elif(self.next_layer):
                 m.d.sync += reg.eq(reg + getattr(self, f"layer_{space}"))
-        for i in range(MAX_EXPERTS_PER_TOKEN):
-            for space in ("w", "s"):
+        # An expert's base takes two cycles: product, sum (``Timing.expert``).
+        chosen = Signal(MAX_EXPERTS_PER_TOKEN)
+        m.d.sync += [chosen[i].eq(self.expert_valid & (self.expert_index == i)) for i in range(MAX_EXPERTS_PER_TOKEN)]
+        for space in ("w", "s"):
+            offset = Signal(self.widths[space], name=f"expert_offset_{space}", reset_less=True)
+            m.d.sync += offset.eq(self.expert_id * getattr(self, f"expert_{space}"))
+            for i in range(MAX_EXPERTS_PER_TOKEN):
                 reg = Signal(self.widths[space], name=f"expert{i}_{space}")
-                with m.If(self.expert_valid & (self.expert_index == i)):
-                    m.d.sync += reg.eq(layer[space] + self.expert_id * getattr(self, f"expert_{space}"))
+                with m.If(chosen[i]):
+                    m.d.sync += reg.eq(layer[space] + offset)
                 base(space, EXPERT_BASES[i], reg)
         base("w", Base.LAYER, layer["w"])
         base("dst", Base.LAYER, layer["w"])
         base("s", Base.LAYER, layer["s"])
         base("c", Base.LAYER, layer["c"])
 
-        # Token: place of its embedding row. Ready two cycles after set_token.
+        # Token: place of its embedding row. Ready three cycles after set_token: half products, sum.
         with m.If(self.set_token):
             m.d.sync += state.token.eq(self.token)
         sets = {w: _log2(cfg.outputs(w.bits)) for w in Width}
         wide = self.embed_width == Width.INT8.value
         embed_set = Mux(wide, state.token >> sets[Width.INT8], state.token >> sets[Width.INT4])
-        token_w = Signal(wb)
-        m.d.sync += token_w.eq(embed_set * self.token_words)
+        middle = len(embed_set) // 2
+        low, high, token_w = Signal(wb), Signal(wb), Signal(wb)
+        m.d.sync += [
+            low.eq(embed_set[:middle] * self.token_words),
+            high.eq(embed_set[middle:] * self.token_words),
+            token_w.eq(low + (high << middle)),
+        ]
         base("w", Base.TOKEN, token_w)
         base("s", Base.TOKEN, state.token >> _log2(cfg.vlanes))
         base("c", Base.ROPE, rope)
 
         # KV cache.
-        base("dst", Base.KEY, layer["w"] + key_set)
-        base("dst", Base.VALUE, layer["w"] + (state.slot >> _log2(cfg.lanes)))
-        base("srow", Base.KEY, layer["s"] + (state.slot >> _log2(cfg.vlanes)))
-        base("srow", Base.VALUE, layer["c"] + (state.slot >> _log2(cfg.vlanes)))
+        row = state.slot >> _log2(cfg.vlanes)
+        for field, which, value in (
+            ("dst", Base.KEY, layer["w"] + key_set),
+            ("dst", Base.VALUE, layer["w"] + (state.slot >> _log2(cfg.lanes))),
+            ("srow", Base.KEY, layer["s"] + row),
+            ("srow", Base.VALUE, layer["c"] + row),
+        ):
+            reg = Signal(self.widths[field], name=f"{which.name.lower()}_{field}")
+            m.d.sync += reg.eq(value)
+            base(field, which, reg)
         return m

@@ -9,21 +9,26 @@ from amaranth.lib.wiring import In, Out
 from ..config import Config, address_bits
 from ..image import LoadBus, Space
 from ..isa import PHASE_BITS, PHASE_FIELDS, Count, Queue
-
-MIN_PHASE = 3
-"""Shortest phase in cycles: the length is ready two cycles after the phase began."""
+from ..timing import get_timing
 
 _PHASE = data.StructLayout({f.name: f.bits for f in PHASE_FIELDS})
+
+_SETTLED = 6
+"""Cycle of a phase from which on its length is known, its last cycle but one at the earliest."""
 
 
 class Sequencer(wiring.Component):
     """Phase timer.
 
-    Inputs: ``go``: pulse in the cycle before the first token's first phase; ``sampled``: the token in work
-    is followed by a sampled one; ``more``: another token follows this one; loop counts; ``layers``.
-    Outputs: ``now``; ``enter``: per queue, in the last cycle before its phase; pulses ``restart``, ``mark``,
+    Inputs: ``go``: pulse in the cycle before the first token's first phase, at least three cycles after the
+    last one ended; ``sampled``: the token in work is followed by a sampled one; ``more``: another token follows
+    this one; loop counts; ``layers``. Outputs: ``begin``: a phase begins in the next cycle; ``upcoming``: else,
+    number of the next cycle in its phase; ``enter``: per queue, with ``begin``; pulses ``restart``, ``mark``,
     ``jump`` beside it; ``token_end``: last cycle of a token; ``cycles``: of the token, valid with
     ``token_end``; ``running``.
+
+    What comes after a phase is worked out while it lasts, with a register behind each step; that takes
+    ``Timing.phase_min`` cycles, the shortest phase.
     """
 
     def __init__(self, cfg: Config):
@@ -37,7 +42,8 @@ class Sequencer(wiring.Component):
             "count_sets": In(cfg.position_bits),
             "count_words": In(cfg.position_bits),
             "count_rows": In(cfg.position_bits),
-            "now": Out(20),
+            "begin": Out(1),
+            "upcoming": Out(20),
             "enter": Out(len(Queue)),
             "restart": Out(1),
             "mark": Out(1),
@@ -50,6 +56,7 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         depth = self.cfg.phase_depth
+        assert get_timing(self.cfg).phase_min == _SETTLED + 1
         m.submodules.table = table = memory.Memory(shape=PHASE_BITS, depth=depth, init=[])
         write, read = table.write_port(), table.read_port(domain="comb")
         m.d.comb += [
@@ -57,47 +64,60 @@ class Sequencer(wiring.Component):
             write.data.eq(self.load.data),
             write.en.eq(self.load.valid & (self.load.space == Space.PHASE)),
         ]
-        following = data.View(_PHASE, read.data)
-        phase = Signal(_PHASE)
+        phase, following = Signal(_PHASE), Signal(_PHASE)
         index, loop = Signal(address_bits(depth)), Signal(address_bits(depth))
         layer = Signal(8)
-        counts = {Count.SETS: self.count_sets, Count.WORDS: self.count_words, Count.ROWS: self.count_rows}
-        variable = Signal(6 + self.cfg.position_bits)
-        end_at = Signal(20)
-        chosen = Array([0, *(counts[c] for c in sorted(counts))])[phase.count]
-        last, token_end, again = Signal(), Signal(), Signal()
-        m.d.comb += [
-            last.eq(self.running & (self.now >= MIN_PHASE - 1) & (self.now == end_at)),
-            again.eq(phase.loop_end & (layer + 1 != self.layers)),
-            token_end.eq(last & ~again & (phase.final | (phase.prompt_final & ~self.sampled))),
-            self.token_end.eq(token_end),
-            self.restart.eq(self.go | token_end),
-            self.jump.eq(last & again),
-        ]
-        with m.If(self.restart):
-            m.d.comb += read.addr.eq(0)
-        with m.Elif(again):
-            m.d.comb += read.addr.eq(loop)
-        with m.Else():
-            m.d.comb += read.addr.eq(index + 1)
 
-        begin = Signal()  # a phase begins in the next cycle
-        m.d.comb += begin.eq(self.go | (last & (~token_end | self.more)))
-        m.d.comb += self.enter.eq(Mux(begin, following.queues, 0))
-        m.d.comb += self.mark.eq(begin & following.loop_begin & ~self.jump)
-
+        # Cycle 0 of a phase: how does it end? Cycle 1: which phase follows? Cycle 2: that phase.
+        again, ends, more_layers = Signal(), Signal(), Signal()
+        after = Signal.like(index)
+        m.d.comb += more_layers.eq(phase.loop_end & (layer + 1 != self.layers))
         m.d.sync += [
-            self.now.eq(self.now + 1),
+            again.eq(more_layers),
+            ends.eq(~more_layers & (phase.final | (phase.prompt_final & ~self.sampled))),
+        ]
+        with m.If(~self.running | ends):
+            m.d.sync += after.eq(0)
+        with m.Elif(again):
+            m.d.sync += after.eq(loop)
+        with m.Else():
+            m.d.sync += after.eq(index + 1)
+        m.d.comb += read.addr.eq(after)
+        m.d.sync += following.eq(data.View(_PHASE, read.data))
+
+        # Cycle 2 of a token's first phase: the counts. 3: the one meant. 4: times slope. 5: the last cycle.
+        counts = {Count.SETS: self.count_sets, Count.WORDS: self.count_words, Count.ROWS: self.count_rows}
+        chosen = Signal(self.cfg.position_bits)
+        variable = Signal(len(phase.slope) + self.cfg.position_bits)
+        last_but_one = Signal(20)
+        upcoming, settled, last = Signal.like(self.upcoming, init=1), Signal(), Signal()
+        m.d.sync += [
+            chosen.eq(Array([0, *(counts[c] for c in sorted(counts))])[phase.count]),
             variable.eq(phase.slope * chosen),
+            last_but_one.eq(phase.dur + variable - 1),  # as ``upcoming`` counts: from one
+            settled.eq(settled | (upcoming == _SETTLED - 1)),
+            last.eq(self.running & settled & (upcoming == last_but_one)),
+            upcoming.eq(upcoming + 1),
             self.cycles.eq(self.cycles + 1),
         ]
-        m.d.sync += end_at.eq(phase.dur + variable - 1)  # two cycles behind ``phase``: see MIN_PHASE
+
+        begin = Signal()
+        m.d.comb += [
+            self.token_end.eq(last & ends),
+            self.restart.eq(self.go | self.token_end),
+            self.jump.eq(last & again),
+            begin.eq(self.go | (last & (~ends | self.more))),
+            self.begin.eq(begin),
+            self.upcoming.eq(upcoming),
+            self.enter.eq(following.queues & begin.replicate(len(Queue))),
+            self.mark.eq(begin & following.loop_begin & ~self.jump),
+        ]
         with m.If(begin):
-            m.d.sync += [phase.eq(following), index.eq(read.addr), self.now.eq(0)]
+            m.d.sync += [phase.eq(following), index.eq(after), upcoming.eq(1), settled.eq(0), last.eq(0)]
             with m.If(following.loop_begin):
-                m.d.sync += [loop.eq(read.addr), layer.eq(Mux(self.jump, layer + 1, 0))]
+                m.d.sync += [loop.eq(after), layer.eq(Mux(self.jump, layer + 1, 0))]
             with m.If(self.restart):
                 m.d.sync += [self.cycles.eq(1), self.running.eq(1)]
-        with m.Elif(token_end):
-            m.d.sync += self.running.eq(0)
+        with m.Elif(self.token_end):
+            m.d.sync += [self.running.eq(0), last.eq(0)]
         return m

@@ -31,12 +31,15 @@ every dependent operation, and the bare array is well above 125 MHz without it."
 
 # Cycles after the micro-op reaches the superlane in which a stage's inputs are valid.
 READ = 2
-PRODUCT = READ + MULTIPLY
-SHIFT = PRODUCT + 1
+PACK = READ + 1
+"""A register between block RAM and multiplier: the way from the one to the other is long."""
+PRODUCT = PACK + MULTIPLY
+SUM = PRODUCT + 1
+SHIFT = SUM + 1
 
 
 def accumulate_stage(cfg: Config) -> int:
-    """Cycle, counted as above, in which the accumulator is read and written."""
+    """Cycle, counted as above, in which the sum is added to the accumulator; it was read a cycle before."""
     return SHIFT + 1 + (1 if cfg.blocks > 1 else 0)
 
 
@@ -104,17 +107,18 @@ class LaneMultiplier(Multiplier):
         })  # fmt: skip
 
 
-CONTROL = data.StructLayout({"pack_int8": 1, "sum_int8": 1, "acc": 1, "clear": 1})
+CONTROL = data.StructLayout({"pack_int8": 1, "sum_int8": 1, "clear": 1, "forward": 1, "acc": 1})
 """What a superlane tells its columns, each member in the cycle of the stage that wants it: how to unpack
-the weight word (READ) and the products (PRODUCT); write the accumulator, starting from zero (accumulate)."""
+the weight word (PACK) and the products (PRODUCT); start from zero, or from the sum that is being written
+(accumulate - 1); write the accumulator (accumulate)."""
 
 
 class Column(wiring.Component):
     """One column. It does not know its place: the superlane decodes writes and delays control.
 
     ``w``: byte-enabled write port of the weight SRAM. ``en``, ``addr``: weight word to read, cycle 0 of the
-    stage count; ``word``: that word in cycle READ, together with ``mant``. ``exp`` (one exponent a
-    block) belongs to stage SHIFT, ``acc_addr`` to the accumulate stage; for ``control`` see there.
+    stage count; ``word``: that word in cycle PACK, together with ``mant``. ``exp`` (one exponent a
+    block) belongs to stage SHIFT, ``acc_addr`` to the cycle before accumulation; for ``control`` see there.
     ``low`` and ``high`` are the accumulators at ``drain_addr`` in the same cycle.
     """
 
@@ -147,8 +151,14 @@ class Column(wiring.Component):
             bank.w.data.eq(self.w.data),
             bank.r.en.eq(self.en),
             bank.r.addr.eq(self.addr),
-            self.word.eq(bank.r.data),
         ]
+
+        def reg(value: Value, name: str) -> Signal:
+            r = Signal(value.shape(), name=name, reset_less=True)
+            m.d.sync += r.eq(value)
+            return r
+
+        m.d.comb += self.word.eq(reg(bank.r.data, "word_reg"))
 
         products: list[Value] = []
         for lane in range(cfg.lanes):
@@ -159,29 +169,22 @@ class Column(wiring.Component):
             ]
             products.append(mul.p)
 
-        def reg(value: Value, name: str) -> Signal:
-            r = Signal(value.shape(), name=name, reset_less=True)
-            m.d.sync += r.eq(value)
-            return r
-
-        # Stage PRODUCT: sums of half a block. Stage SHIFT: sum of the block, times its power of two.
+        # Stage PRODUCT: sums of two lanes. Stage SUM: of the block. Stage SHIFT: times its power of two.
         shifted_low: list[Value] = []
         shifted_high: list[tuple[Value, Value]] = []
         for block in range(cfg.blocks):
-            low_half, high_half = [], []
-            for half in range(2):
-                at = block * BLOCK + half * BLOCK // 2
-                quad = products[at : at + BLOCK // 2]
-                low = sum_tree([unpack_low(p, control.sum_int8) for p in quad])
-                high, carry = add_tree([unpack_high(p) for p in quad])
-                name = f"b{block}h{half}"
-                low_half.append(reg(low, f"low_{name}"))
-                high_half.append((reg(high, f"high_{name}"), reg(carry, f"carry_{name}")))
+            low_pairs, high_pairs = [], []
+            for at in range(block * BLOCK, (block + 1) * BLOCK, 2):
+                pair = products[at : at + 2]
+                low = sum_tree([unpack_low(p, control.sum_int8) for p in pair])
+                high, carry = add_tree([unpack_high(p) for p in pair])
+                low_pairs.append(reg(low, f"low_l{at}"))
+                high_pairs.append((reg(high, f"high_l{at}"), reg(carry, f"carry_l{at}")))
+            low = reg(sum_tree(low_pairs), f"low_b{block}")
+            high, carry = (reg(v, f"{n}_b{block}") for v, n in zip(add_tree(high_pairs), ("high", "carry"), strict=True))
             exp = self.exp[block]
-            high, carry = add_tree(high_half)
-            shifted_low.append(reg(sum_tree(low_half) << exp, f"low_b{block}"))
-            shifted = reg(shift_up(high, carry, exp), f"high_b{block}")
-            shifted_high.append((shifted, reg(carry, f"carry_b{block}")))
+            shifted_low.append(reg(low << exp, f"low_s{block}"))
+            shifted_high.append((reg(shift_up(high, carry, exp), f"high_s{block}"), reg(carry, f"carry_s{block}")))
 
         sum_low = sum_tree(shifted_low)
         sum_high, sum_carry = add_tree(shifted_high)
@@ -190,6 +193,7 @@ class Column(wiring.Component):
             sum_carry = reg(sum_carry, "sum_carry")
 
         zero: Value = Const(0, 1)
+        write_addr = reg(self.acc_addr, "write_addr")
         for name, out, value, carry in (
             ("low", self.low, sum_low, zero),
             ("high", self.high, sum_high, sum_carry),
@@ -199,12 +203,16 @@ class Column(wiring.Component):
             wp = array.write_port()
             old = array.read_port(domain="comb")
             drain = array.read_port(domain="comb")
-            base = Mux(control.clear, 0, old.data).as_signed()
+            # The sum under way is taken from the adder: it is written only at the end of this cycle.
+            total = Signal(signed(cfg.acc_bits), name=f"total_{name}")
+            base = Signal(signed(cfg.acc_bits), name=f"base_{name}", reset_less=True)
+            m.d.sync += base.eq(Mux(control.clear, 0, Mux(control.forward, total, old.data)))
             m.d.comb += [
                 old.addr.eq(self.acc_addr),
-                wp.addr.eq(self.acc_addr),
+                wp.addr.eq(write_addr),
                 wp.en.eq(control.acc),
-                wp.data.eq(add_carry(base, value, carry)),
+                total.eq(add_carry(base, value, carry)),
+                wp.data.eq(total),
                 drain.addr.eq(self.drain_addr),
                 out.eq(drain.data),
             ]

@@ -16,7 +16,7 @@ from ..isa import AbcOp, Init, Queue, Width
 from ..mem import ActMemory, ActWrite, KvWrite, WritePort, act_layout, row_layout
 from ..timing import get_timing
 from ..uop import run_state_layout, uop_layout
-from .column import PRODUCT, READ, SHIFT, Column, accumulate_stage, check_latency
+from .column import PACK, PRODUCT, SHIFT, Column, accumulate_stage, check_latency
 
 
 def hop_layout(cfg: Config) -> data.StructLayout:
@@ -50,10 +50,10 @@ class Superlane(wiring.Component):
     """``C`` columns that share control, activations and one result port.
 
     ``abc``, ``drain`` are this superlane's micro-ops (cycle 0); the ``_out`` twins reach the next superlane a
-    cycle later, as do the activation word ``act`` (given in cycle READ) and the gathered ``word``, into
-    which this superlane puts its own when ``mine`` (given in cycle READ, output a cycle later).
+    cycle later, as do the activation word ``act`` (given in cycle PACK) and the gathered ``word``, into
+    which this superlane puts its own when ``mine`` (given in cycle PACK, output a cycle later).
     ``half``: which column and half a gather takes. ``value``: accumulator, a cycle after ``drain``.
-    ``w``: write port of all columns, ``column`` tells which of them is meant.
+    ``w``: write port of all columns, ``column`` tells which of them is meant; written a cycle later.
     """
 
     def __init__(self, cfg: Config):
@@ -98,10 +98,18 @@ class Superlane(wiring.Component):
             stage.append(Signal(hop, name=f"abc{i + 1}"))
             m.d.sync += stage[i + 1].eq(stage[i])
         exp = self.act.exp
-        for i in range(READ, SHIFT):
+        for i in range(PACK, SHIFT):
             delayed = Signal.like(exp, name=f"exp{i + 1}", reset_less=True)
             m.d.sync += delayed.eq(exp)
             exp = delayed
+
+        # Of two operations in a row on one accumulator, the second finds the first one's sum at the adder.
+        forward = Signal()
+        m.d.sync += forward.eq(stage[last - 1].dot & (stage[last - 1].acc == stage[last - 2].acc))
+
+        w = WritePort(cfg.lanes * 8, cfg.weight_depth, 8).create()
+        column_en = Signal(cfg.superlane_columns)
+        m.d.sync += [w.en.eq(self.w.en), w.addr.eq(self.w.addr), w.data.eq(self.w.data), column_en.eq(self.column)]
 
         halves, words = [], []
         for i in range(cfg.superlane_columns):
@@ -111,15 +119,16 @@ class Superlane(wiring.Component):
                 column.addr.eq(self.abc.w),
                 column.mant.eq(self.act.mant),
                 column.exp.eq(exp),
-                column.control.pack_int8.eq(stage[READ].int8),
+                column.control.pack_int8.eq(stage[PACK].int8),
                 column.control.sum_int8.eq(stage[PRODUCT].int8),
+                column.control.clear.eq(stage[last - 1].clear),
+                column.control.forward.eq(forward),
                 column.control.acc.eq(stage[last].dot),
-                column.control.clear.eq(stage[last].clear),
-                column.acc_addr.eq(stage[last].acc),
+                column.acc_addr.eq(stage[last - 1].acc),
                 column.drain_addr.eq(self.drain.acc),
-                column.w.en.eq(self.w.en & self.column[i].replicate(cfg.lanes)),
-                column.w.addr.eq(self.w.addr),
-                column.w.data.eq(self.w.data),
+                column.w.en.eq(w.en & column_en[i].replicate(cfg.lanes)),
+                column.w.addr.eq(w.addr),
+                column.w.data.eq(w.data),
             ]
             halves += [column.low, column.high]
             words.append(column.word)
@@ -127,11 +136,11 @@ class Superlane(wiring.Component):
 
         # Gather: the chosen half of the chosen column's word.
         word = Array(words)[self.half[1:]] if len(words) > 1 else words[0]
-        m.d.sync += self.word_valid.eq(stage[READ].read & ~stage[READ].dot)
+        m.d.sync += self.word_valid.eq(stage[PACK].read & ~stage[PACK].dot)
         for lane in range(cfg.lanes):
             byte = word.word_select(lane, 8)
             nibble = byte.word_select(self.half[0], 4)
-            weight = Mux(stage[READ].int8, byte.as_signed(), nibble.as_signed())
+            weight = Mux(stage[PACK].int8, byte.as_signed(), nibble.as_signed())
             m.d.sync += word_out[lane].eq(Mux(self.mine, weight, self.word[lane]))
         return m
 
@@ -168,7 +177,7 @@ class Mxm(wiring.Component):
         column_bits = (columns - 1).bit_length()
         timing = get_timing(cfg)
         drain_cycles = max(vlanes, 4)
-        assert timing.gather == READ + vlanes
+        assert timing.gather == PACK + vlanes
 
         abc = Signal(hop_layout(cfg))
         m.d.comb += [
@@ -186,7 +195,10 @@ class Mxm(wiring.Component):
 
         m.submodules.act = act = ActMemory(cfg)
         wiring.connect(m, wiring.flipped(self.act_write), act.write)
-        m.d.comb += [act.en.eq(abc.dot), act.addr.eq(self.abc.a)]
+        # The activation is wanted in cycle PACK, two cycles after it was asked for.
+        act_addr = Signal.like(self.abc.a, reset_less=True)
+        m.d.sync += [act.en.eq(abc.dot), act_addr.eq(self.abc.a)]
+        m.d.comb += act.addr.eq(act_addr)
 
         # Result row r of a set is column r (int8), or the low and high half of column r / 2 (int4).
         drain = Signal(drain_layout(cfg))
@@ -196,7 +208,7 @@ class Mxm(wiring.Component):
         ]
 
         # The token's row of the embedding: result row token // V, superlane token % V. The word's width is
-        # that of the micro-op; the tile's columns see it READ cycles and a hop for each superlane later, so
+        # that of the micro-op; the tile's columns see it PACK cycles and a hop for each superlane later, so
         # the width is kept from the last GATHER.
         row = self.state.token[lane_bits:]
         gather_int8 = Signal()
