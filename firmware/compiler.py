@@ -46,7 +46,7 @@ CALIBRATION_BYTES = 256 << 20
 _CALIBRATION_SOURCES = ("firmware/calibrate.py", "firmware/checkpoint.py", "sim/float_model.py")
 _SOURCES = (
     *_CALIBRATION_SOURCES,
-    *(f"hdl/{n}.py" for n in ("config", "isa", "timing", "image", "link")),
+    *(f"hdl/{n}.py" for n in ("config", "isa", "timing", "image", "contract", "link")),
     *(f"firmware/{n}.py" for n in ("quantise", "ptq", "gptq", "scalar", "layout", "schedule", "program", "lower")),
     *(f"firmware/{n}.py" for n in ("image_file", "compiler", "tokenizer")),
     *(f"sim/{n}.py" for n in ("qmodel", "numerics")),
@@ -231,6 +231,8 @@ def _make_image(
         "parameters_total": shape.parameters_total,
         "parameters_active": shape.parameters_active,
         "stop_ids": sorted(tokenizer.stop_ids),
+        # The id that every text begins with, where the tokenizer asks for one.
+        "begin": next(iter(tokenizer.encode("")), None) if tokenizer.available else None,
         "quantisation": report_summary(quantised.report),
         "qmodel": model_digest(quantised.model),
         "needs": [dataclasses.asdict(n) for n in needs],

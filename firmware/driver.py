@@ -13,6 +13,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from firmware.errors import LpuError
 from firmware.link import (
@@ -32,8 +33,12 @@ from firmware.scalar import scalar_row
 from firmware.transport import Transport
 from hdl import link
 from hdl.config import Config
+from hdl.contract import contract_hash
 from hdl.image import Param, Reason, Space, row_bytes
 from hdl.link import Fault, Reply, Request
+
+if TYPE_CHECKING:
+    from firmware.image_file import Image
 
 TEMPERATURE_MIN, TEMPERATURE_MAX = 0.01, 100.0
 """Beyond these, logits divided by T would leave their 32 bits, or all be alike."""
@@ -49,7 +54,8 @@ class Run(Iterator[Record]):
     A record is one token processed: those of the prompt, the last one excepted, have ``sampled`` false.
     """
 
-    def __init__(self, driver: Driver, seq: int, until: int) -> None:
+    def __init__(self, driver: Driver, seq: int | None, until: int) -> None:
+        # seq None: a run that somebody else started; its first frame tells the number.
         self.reason: Reason | None = None
         self.received = 0
         """Records that have arrived."""
@@ -77,7 +83,11 @@ class Run(Iterator[Record]):
         return (record.token for record in self if record.sampled)
 
     def _take(self, frame: Frame) -> None:
-        """A TOKENS or DONE frame of this run."""
+        """A TOKENS or DONE frame; those of other runs are ignored."""
+        if self._seq is None:
+            self._seq = frame.seq
+        if frame.seq != self._seq:
+            return
         if frame.type == Reply.TOKENS:
             first, records = tokens_payload(frame.payload)
             if first > self.received:
@@ -148,6 +158,7 @@ class Driver:
         """Asks who is there and agrees on a sequence number. Raises LinkError when no such LPU answers."""
         # Far from the numbers in use, so that no late answer to an old request is taken for a new one's.
         seq = (self._seq + 64) % 256
+        self._synced = False
         self._info = Info.decode(self._ask(Request.INFO, seq, Reply.INFO))
         self._seq = seq
         self._synced = True
@@ -190,6 +201,35 @@ class Driver:
             if space == Space.PARAM:
                 self._learn(addr, rows)
 
+    def load_image(self, image: Image, progress: Callable[[int, int], None] | None = None) -> None:
+        """Loads an image. While it is loaded the LPU says that it holds none: half of one is never taken for it.
+
+        ``progress`` is called with (bytes of rows carried out, of so many). Raises LinkError for an image made
+        for other hardware, and what :meth:`load` raises.
+        """
+        info = self._info or self.info()
+        if info.config_hash != image.cfg.hash():
+            raise LinkError(
+                f"{image.label} is for config {image.cfg.name} ({image.cfg.hash()}), the LPU was built for "
+                f"{info.config.name if info.config else 'another one'} ({info.config_hash})"
+            )
+        if info.contract_hash != contract_hash(image.cfg):
+            raise LinkError(_OTHER_CONTRACT)
+        zero = (Space.PARAM, 0, int(Param.IMAGE), bytes(row_bytes(image.cfg, Space.PARAM)))
+        parts: list[Part] = [zero, *image.parts()]
+        total = sum(len(rows) for *_, rows in parts)
+        self.load(parts, (lambda done: progress(done, total)) if progress else None)
+
+    def use_image(self, image: Image, progress: Callable[[int, int], None] | None = None) -> bool:
+        """Loads an image unless the LPU holds it already; returns whether it had to. A run in progress is ended."""
+        held = self.info().image == image.identity
+        if held:
+            self.context, self.vocab = image.params.get(Param.CONTEXT), image.params.get(Param.VOCAB)
+        self.stop()
+        if not held:
+            self.load_image(image, progress)
+        return not held
+
     def run(
         self,
         prompt_ids: Sequence[int],
@@ -228,6 +268,27 @@ class Driver:
         """Ends the run in progress after the token in work; harmless without one."""
         self._deliver([(Request.ABORT, b"")])
 
+    def stop(self) -> None:
+        """Ends the run in progress, whoever started it, and waits for its end. Raises LinkError if none comes."""
+        if not self.status().busy:
+            return
+        self.abort()
+        deadline = time.monotonic() + self.timeout * (self.retries + 1)
+        while self.status().busy:
+            if time.monotonic() > deadline:
+                raise LinkError("the run in progress does not end: reset the LPU")
+
+    def attach(self) -> Run | None:
+        """The present run, or the last one, from its first record on; None where there was none since reset."""
+        status = self.status()
+        if not status.busy and not status.records:
+            return None
+        self._run = None
+        self._deliver([(Request.CREDIT, link.pack(Request.CREDIT, start=0, until=link.EVERYTHING))])
+        # Frames before the acknowledgement were sent from another record on, or are of an older run.
+        self._run = Run(self, None, link.EVERYTHING)
+        return self._run
+
     # The two kinds of conversation
 
     def _ask(self, request: Request, seq: int, reply: Reply) -> bytes:
@@ -259,6 +320,8 @@ class Driver:
         """
         if not self._synced:
             self.info()
+        # Until all are carried out: an interruption (Ctrl-C) leaves numbers of which nobody knows the fate.
+        self._synced = False
         waiting: deque[tuple[int, Request, bytes]] = deque()
         source = iter(requests)
         attempts = 0  # timeouts since the last progress
@@ -278,6 +341,7 @@ class Driver:
                 self.transport.write(Frame(request, self._seq, payload).encode())
                 deadline = time.monotonic() + self.timeout
             if not waiting:
+                self._synced = True
                 return
             frame = self._receive(deadline)
             if frame is None:
@@ -311,9 +375,8 @@ class Driver:
             elif fault and waiting and frame.seq == waiting[0][0]:
                 raise self._refused(waiting[0][1], fault)
 
-    def _refused(self, request: Request, fault: Fault) -> LinkError:
-        # Copies of what was sent may still be on their way: never use these numbers again.
-        self._synced = False
+    @staticmethod
+    def _refused(request: Request, fault: Fault) -> LinkError:
         return LinkError(f"the LPU refused {request.name}: {_EXPLAIN.get(fault, fault.name)}")
 
     def _receive(self, deadline: float) -> Frame | None:
@@ -323,7 +386,7 @@ class Driver:
                 frame = self._frames.popleft()
                 if frame.type not in (Reply.TOKENS, Reply.DONE):
                     return frame
-                if self._run is not None and frame.seq == self._run._seq:
+                if self._run is not None:
                     self._run._take(frame)
             rest = deadline - time.monotonic()
             self._pull(rest)
@@ -339,7 +402,6 @@ class Driver:
 
     def _silent(self, fault: Fault = Fault.NONE) -> LinkError:
         """What to tell the user when ``retries`` were in vain."""
-        self._synced = False
         tries = f"{self.retries + 1} tries of {self.timeout:g} s"
         if fault:
             return LinkError(f"no success in {tries}: the LPU reports {fault.name}; the line loses too much")
@@ -367,7 +429,7 @@ class Driver:
                 run._gap = True  # a long token, or the frame with the news was lost
             while self._frames:
                 frame = self._frames.popleft()
-                if frame.type in (Reply.TOKENS, Reply.DONE) and frame.seq == run._seq:
+                if frame.type in (Reply.TOKENS, Reply.DONE):
                     run._take(frame)
         if run._gap and run.reason is None:
             self._grant(run, rewind=True)
@@ -397,6 +459,11 @@ class Driver:
                 case Param.VOCAB:
                     self.vocab = value
 
+
+_OTHER_CONTRACT = (
+    "the LPU's bitstream was built from another version of the instruction set: program the board again "
+    "(lpu program), or use the program that the bitstream came with"
+)
 
 _EXPLAIN = {
     Fault.RESET: "it was reset; what was loaded or running may be gone, so start again",

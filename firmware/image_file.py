@@ -35,11 +35,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdl.config import CONFIGS, Config
+from hdl.contract import contract_hash
 from hdl.image import Param, Space, row_bytes
 from hdl.isa import (
     FETCH_BITS,
     PHASE_BITS,
-    PHASE_FIELDS,
     Instr,
     IsaError,
     Phase,
@@ -49,7 +49,6 @@ from hdl.isa import (
     get_isa,
 )
 from hdl.link import space_shape
-from hdl.timing import get_timing
 
 from .checkpoint import ModelShape
 from .errors import LpuError
@@ -118,9 +117,23 @@ class Image:
     """Where it was read from."""
 
     def parts(self) -> Iterator[Part]:
-        """The sections in the form that ``Driver.load`` takes, one at a time in memory."""
+        """All that is loaded, in the form that ``Driver.load`` takes, one section at a time in memory.
+
+        The last row is the image's identity, so that half of an image is never taken for the whole.
+        """
         for section in self.sections:
             yield section.part
+        size = row_bytes(self.cfg, Space.PARAM)
+        yield Part(Space.PARAM, 0, Param.IMAGE, self.identity.to_bytes(size, "little"))
+
+    @cached_property
+    def identity(self) -> int:
+        """64 bits that tell this image from every other one, never 0; computed from what is loaded."""
+        digest = hashlib.sha256()
+        for s in self.sections:
+            digest.update(struct.pack("<BBIQ", s.space, s.sub, s.address, len(s.data)))
+            digest.update(s.data.data)
+        return int.from_bytes(digest.digest()[:8], "little") or 1
 
     @property
     def label(self) -> str:
@@ -257,22 +270,6 @@ def program_notes(program: Program) -> dict[str, list[str]]:
     """People's notes of a program, for ``meta["notes"]``."""
     notes = {"phases": [p.note for p in program.phases]}
     return notes | {q.name: [i.note for i in program.code.get(q, ())] for q in Queue}
-
-
-def contract_hash(cfg: Config) -> str:
-    """Identifies the instruction set and its latencies: words made with other ones mean something else."""
-    isa = get_isa(cfg)
-    fields = [
-        [q.name, [[f.name, f.bits, [m.name for m in f.enum] if f.enum else None] for f in fmt.fields]]
-        for q, fmt in isa.formats.items()
-    ]
-    timing = get_timing(cfg)
-    latencies = {f.name: getattr(timing, f.name) for f in dataclasses.fields(timing) if f.name != "cfg"}
-    latencies |= {name: getattr(timing, name) for name in ("dot", "gather", "acc", "max")}
-    phase = [[f.name, f.bits] for f in PHASE_FIELDS]
-    params = [[p.name, int(p)] for p in Param]
-    text = json.dumps([fields, phase, latencies, params], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 # --------------------------------------------------------------------------------------------------- writing

@@ -114,12 +114,20 @@ def tokens_payload(payload: bytes) -> tuple[int, list[Record]]:
     return link.unpack(Reply.TOKENS, payload)["first"], records
 
 
+def hash_text(word: int) -> str:
+    """A hash of 8 bytes as it travels in INFO, as hex digits: the first byte first."""
+    return word.to_bytes(8, "little").hex()
+
+
 @dataclass(frozen=True)
 class Info:
     """What an LPU says of itself."""
 
     version: int
     config_hash: str
+    contract_hash: str
+    image: int
+    """Identity of the image loaded; 0: none, or not all of it."""
     lanes: int
     columns: int
     vlanes: int
@@ -135,12 +143,15 @@ class Info:
         if fields.pop("magic") != link.MAGIC:
             raise LinkError("the device answers in frames, but it is not an LPU")
         if fields["version"] != link.VERSION:
+            older = fields["version"] < link.VERSION
             raise LinkError(
                 f"the LPU speaks version {fields['version']} of the link protocol, this program version "
-                f"{link.VERSION}: build the bitstream and install the program from the same sources"
-            )
-        config = fields.pop("config").to_bytes(8, "little").hex()
-        return cls(config_hash=config, **fields)
+                f"{link.VERSION}: "
+                + ("the bitstream is older; program the board again (lpu program)" if older
+                   else "this program is older; update it, or program the board with its bitstream (lpu program)")
+            )  # fmt: skip
+        config, contract = hash_text(fields.pop("config")), hash_text(fields.pop("contract"))
+        return cls(config_hash=config, contract_hash=contract, **fields)
 
     @property
     def config(self) -> Config | None:

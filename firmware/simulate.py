@@ -86,9 +86,7 @@ def simulate(
     check_request(cfg, model, request)
     with VerilatorModel(library) as simulator:
         driver = Driver(SimTransport(simulator))
-        parts = list(image.parts())
-        total = sum(len(data) for _, _, _, data in parts)
-        driver.load(parts, progress=lambda done: on_load(done, total))
+        driver.load_image(image, on_load)
         if waves:
             simulator.record(waves.path, simulator.cycles + waves.first, simulator.cycles + waves.last)
         before, start = simulator.cycles, time.perf_counter()

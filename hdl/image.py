@@ -62,6 +62,8 @@ class Param(enum.IntEnum):
 
     FLOOR = 14
     """Loop counts follow max(n, this)."""
+    IMAGE = 15
+    """Identity of what is loaded, told in INFO; 0: nothing whole. Kept by the host link, and loaded last."""
 
     PROMPT_LEN = 16
     """Tokens in PROMPT; at least one."""

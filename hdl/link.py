@@ -16,10 +16,11 @@ import enum
 from collections.abc import Mapping
 
 from .config import SCALARS, Config
+from .contract import contract_hash
 from .image import Param, Space
 from .isa import Queue
 
-VERSION = 1
+VERSION = 2
 """Protocol version. Counts up with every change that an older host or device would misunderstand."""
 MAGIC = int.from_bytes(b"oLPU", "little")
 """First field of an INFO answer: tells an LPU from any other device that talks COBS."""
@@ -121,6 +122,8 @@ FIELDS: Mapping[Request | Reply, Fields] = {
         ("magic", 4),
         ("version", 1),
         ("config", 8),  # Config.hash(), its first hex digits in the first byte
+        ("contract", 8),  # contract_hash(), likewise
+        ("image", 8),  # Param.IMAGE: what is loaded; 0: nothing, or not all of it
         ("lanes", 2),
         ("columns", 2),
         ("vlanes", 1),
@@ -186,6 +189,11 @@ def unpack(kind: Request | Reply, payload: bytes) -> dict[str, int]:
 def config_word(cfg: Config) -> int:
     """The config's hash as INFO's ``config`` field."""
     return int.from_bytes(bytes.fromhex(cfg.hash()), "little")
+
+
+def contract_word(cfg: Config) -> int:
+    """The contract's hash as INFO's ``contract`` field."""
+    return int.from_bytes(bytes.fromhex(contract_hash(cfg)), "little")
 
 
 def space_shape(cfg: Config, space: Space) -> tuple[int, int]:

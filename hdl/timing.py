@@ -61,7 +61,7 @@ class Timing:
     vx_gain: int = 8
     vx_rope: int = 7
     vx_exp: int = 11
-    vx_silu: int = 12
+    vx_silu: int = 13
 
     def vx(self, op: VxOp) -> int:
         """VX at t samples its source, X and C in cycle t; Z carries the result in cycle t + vx(op).
@@ -93,30 +93,30 @@ class Timing:
     ABC / SR / CR at t + sxm_kv + g (one row is written a cycle)."""
 
     # SFU
-    sfu_rsqrt: int = 6
+    sfu_rsqrt: int = 9
     """SFU.RSQRT / RECIP / MUL / PROB at t: R[dst] may be used by an ACC or SFU at t + this."""
-    sfu_recip: int = 6
-    sfu_mul: int = 3
+    sfu_recip: int = 9
+    sfu_mul: int = 5
     sfu_capture: int = 1
     """SFU.CAPTURE at t: a PROB at t + sfu_capture uses P."""
-    sfu_prob: int = 4
+    sfu_prob: int = 7
 
     # TOP
-    top_insert: int = 1
+    top_insert: int = 3
     """Last INSERT with noise = 0 at t: an EMIT may start at t + top_insert."""
-    top_insert_noise: int = 2
+    top_insert_noise: int = 5
     """The same with noise = 1, whatever noise the host asked for."""
-    top_noise: int = 16
+    top_noise: int = 19
     """The first INSERT with noise = 1 comes at least this long after the position of the token, or the last
     INSERT with noise = 1: the generator runs ahead of the rows, so that its depth costs no time."""
     top_step: int = 2
     """Cycles between EMIT steps (d1)."""
     top_row: int = 2
     """EMIT step at t: its lane of T (and the count of experts) is usable by a VX at t + top_row."""
-    top_emit: int = 3
-    """EMIT step at t: a micro-op at t + top_emit may use its expert register (the id leaves the unit in cycle
-    t + 1, the base is formed by t + 2, when that micro-op issues). After the last step of a sampling EMIT
-    the next token id stands at t + top_emit."""
+    top_emit: int = 5
+    """EMIT step at t: a micro-op at t + top_emit may use its expert register (the id leaves the unit, from a
+    register, in cycle t + 2, and takes ``expert`` cycles at the ICU). After the last step of a sampling EMIT the
+    next token id stands at t + top_emit."""
 
     # ICU
     issue: int = 1
@@ -124,9 +124,9 @@ class Timing:
     expert: int = 3
     """The id of an expert reaches the ICU in cycle t: a micro-op at t + expert may use its base (product and
     sum, then the issue)."""
-    token: int = 3
+    token: int = 4
     """The id of the next token leaves the top-k unit in cycle t: the token in work may end (its last cycle) at
-    t + token - 1 (the id is compared with the stop ids)."""
+    t + token - 1 (the id is compared with the stop ids, and that decided upon)."""
     phase_min: int = 7
     """Cycles of the shortest phase: the sequencer works out its end and what follows."""
 

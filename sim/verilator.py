@@ -10,6 +10,9 @@ of it (``tx__payload``, ``tx__valid``, ``tx__ready``), as Amaranth names the mem
         model.run(1_000_000, stop_when_tx=4)
         answer = model.pop_tx()
 
+A board's top has the two wires of a UART instead, ``rx`` and ``tx``: such a library is built with ``serial``, and
+its model takes and gives bytes all the same, at ``clocks_per_bit``.
+
 A build is kept under ``build/sim/NAME-KEY``; KEY is a hash of everything that went into it.
 """
 
@@ -25,7 +28,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
@@ -46,9 +50,9 @@ Progress = Callable[[int, int, str], None]
 _HARNESS = Path(__file__).parent / "harness"
 _SOURCES = ("harness.cpp", "exports.map")
 
+_CLOCK_PORTS = {"clk": ("input", 1), "rst": ("input", 1)}
 _STREAM_PORTS = {
-    "clk": ("input", 1),
-    "rst": ("input", 1),
+    **_CLOCK_PORTS,
     "rx__payload": ("input", 8),
     "rx__valid": ("input", 1),
     "rx__ready": ("output", 1),
@@ -56,6 +60,10 @@ _STREAM_PORTS = {
     "tx__valid": ("output", 1),
     "tx__ready": ("input", 1),
 }
+_SERIAL_PORTS = {**_CLOCK_PORTS, "rx": ("input", 1), "tx": ("output", 1)}
+
+CLOCKS_PER_BIT = 4
+"""Clocks of a bit on a UART unless told otherwise: the fewest that ``fpga/uart.py`` takes, so a simulation is short."""
 
 ALLOWED_WARNINGS = (
     "CMPCONST",  # a bound that a small or a large size makes always or never true
@@ -112,6 +120,8 @@ class Library:
     ports: tuple[Port, ...]
     trace: str
     """Waveform format it can write: ``""``, ``"vcd"`` or ``"fst"``."""
+    serial: bool = False
+    """The top has the wires of a UART, not byte streams."""
 
 
 def parse_ports(verilog: str, top: str) -> list[Port]:
@@ -135,6 +145,7 @@ def build(
     *,
     name: str = "model",
     trace: str | bool = False,
+    serial: bool = False,
     threads: int = 1,
     jobs: int = 2,
     extra_sources: Sequence[Path] = (),
@@ -150,6 +161,7 @@ def build(
         name: readable part of the build folder's name.
         trace: make it able to write waveforms: ``"vcd"``, ``"fst"``, or True for the best available. Such a
             model runs slower even while it records nothing.
+        serial: the top has the wires of a UART, ``rx`` and ``tx``, not byte streams.
         threads: threads the model evaluates a cycle with.
         jobs: C++ compilers that run at once.
         extra_sources: more Verilog or C++ files (behavioural memories, say).
@@ -162,7 +174,7 @@ def build(
         ToolError: a program is missing.
     """
     text = verilog.read_text() if isinstance(verilog, Path) else verilog
-    ports = _check_ports(text, top)
+    ports = _check_ports(text, top, _SERIAL_PORTS if serial else _STREAM_PORTS)
     trace_format = default_trace_format() if trace is True else (trace or "")
     variables = tools.make_variables() | _OPT
     flags = [
@@ -173,7 +185,8 @@ def build(
         *(("--threads", str(threads)) if threads > 1 else ()),
         *extra_flags,
     ]
-    harness_cflags = _CFLAGS + "".join(f" -D{key}={value}" for key, value in _stream_macros().items())
+    macros = {"LPU_SERIAL": "1"} if serial else _stream_macros()
+    harness_cflags = _CFLAGS + "".join(f" -D{key}={value}" for key, value in macros.items())
     key = hashlib.sha256(
         json.dumps(
             [
@@ -189,7 +202,7 @@ def build(
         ).encode()
     ).hexdigest()[:12]
     folder = (build_root or BUILD_ROOT).resolve() / f"{name}-{key}"
-    library = Library(folder / "model.so", top, ports, trace_format)
+    library = Library(folder / "model.so", top, ports, trace_format, serial)
     report = progress or (lambda done, total, what: None)
     with _locked(folder):
         if library.path.exists():
@@ -222,20 +235,29 @@ class VerilatorModel:
 
     A cycle is one rising clock edge outside reset; cycles are counted from 0, through later resets.
     A byte is offered on ``rx`` in each cycle as long as some wait, and taken when the core is ready; a byte
-    on ``tx`` is taken in the cycle it is offered, unless ``tx_ready`` is False.
+    on ``tx`` is taken in the cycle it is offered, unless ``tx_ready`` is False. Of a ``serial`` library the bytes
+    travel bit by bit: they wait until their start bit, and have arrived in the middle of their stop bit.
     """
 
-    def __init__(self, library: Library, *, plusargs: Sequence[str] = (), reset_cycles: int = 2) -> None:
+    def __init__(
+        self,
+        library: Library,
+        *,
+        plusargs: Sequence[str] = (),
+        reset_cycles: int = 2,
+        clocks_per_bit: Fraction | int = CLOCKS_PER_BIT,
+    ) -> None:
         """Loads ``library`` and resets it.
 
         Args:
             library: what ``build`` returned.
             plusargs: ``+name=value`` arguments for ``$value$plusargs``.
             reset_cycles: cycles of reset, which are not counted.
+            clocks_per_bit: length of a bit, of a ``serial`` library.
         """
         self.library = library
         self._handle: int | None = None
-        self._api = _load(library.path)
+        self._api = _load(library.path, library.serial)
         arguments = [b"lpu", *(argument.encode() for argument in plusargs)]
         argv = (ctypes.c_char_p * (len(arguments) + 1))(*arguments, None)
         self._handle = self._api.lpu_create(len(arguments), argv)
@@ -243,6 +265,8 @@ class VerilatorModel:
             raise VerilatorError(f"{library.path}: {self._api.lpu_error(None).decode()}")
         self._ports = {port.name: (index, port) for index, port in enumerate(library.ports)}
         self._tx_ready = True
+        if library.serial:
+            self._api.lpu_set_bit_time(self._handle, *Fraction(clocks_per_bit).as_integer_ratio())
         self.reset(reset_cycles)
 
     def __enter__(self) -> VerilatorModel:
@@ -264,7 +288,7 @@ class VerilatorModel:
         self._check(self._api.lpu_reset(self._open(), cycles))
 
     def push_rx(self, data: bytes) -> None:
-        """Queues bytes for the core, one a cycle."""
+        """Queues bytes for the core: one a cycle, or a UART's ten bits each."""
         self._api.lpu_push_rx(self._open(), data, len(data))
 
     def run(
@@ -314,7 +338,7 @@ class VerilatorModel:
 
     @property
     def rx_pending(self) -> int:
-        """Bytes that wait to enter the core."""
+        """Bytes that wait to enter the core (a UART: whose start bit has not begun)."""
         return int(self._api.lpu_rx_pending(self._open()))
 
     @property
@@ -329,6 +353,8 @@ class VerilatorModel:
 
     @tx_ready.setter
     def tx_ready(self, ready: bool) -> None:
+        if self.library.serial:
+            raise VerilatorError("a UART cannot be told to wait")
         self._api.lpu_set_tx_ready(self._open(), int(ready))
         self._tx_ready = ready
 
@@ -373,15 +399,15 @@ class VerilatorModel:
             raise VerilatorError(f"{self.library.top} has no port {name!r}; known: {known}") from None
 
 
-def _check_ports(text: str, top: str) -> tuple[Port, ...]:
-    """Checks the stream ports; returns the others that fit 64 bits, in a fixed order."""
+def _check_ports(text: str, top: str, needed: Mapping[str, tuple[str, int]]) -> tuple[Port, ...]:
+    """Checks the harness's ports; returns the others that fit 64 bits, in a fixed order."""
     ports = {port.name: port for port in parse_ports(text, top)}
-    for name, (direction, width) in _STREAM_PORTS.items():
+    for name, (direction, width) in needed.items():
         port = ports.get(name)
         if port is None or (port.direction, port.width) != (direction, width):
             have = f"is a {port.width}-bit {port.direction}" if port else "is missing"
             raise VerilatorError(f"module {top}: port {name} {have}; a {width}-bit {direction} is needed")
-    others = [port for name, port in ports.items() if name not in _STREAM_PORTS and port.width <= 64]
+    others = [port for name, port in ports.items() if name not in needed and port.width <= 64]
     return tuple(sorted(others, key=lambda port: port.name))
 
 
@@ -473,7 +499,7 @@ def _compile(make: list[str], jobs: int, folder: Path, log: Path, report: Progre
     report(total, total, "linked")
 
 
-def _load(path: Path) -> ctypes.CDLL:
+def _load(path: Path, serial: bool) -> ctypes.CDLL:
     """Loads the library and declares its functions.
 
     The dynamic linker would hand the same loaded library, with its one set of globals, to every model of the
@@ -497,6 +523,8 @@ def _load(path: Path) -> ctypes.CDLL:
         "lpu_set": (ctypes.c_int, [handle, ctypes.c_int, u64]),
         "lpu_trace": (ctypes.c_int, [handle, ctypes.c_char_p, u64, u64]),
     }
+    if serial:
+        signatures["lpu_set_bit_time"] = (None, [handle, u64, u64])
     for function, (result, arguments) in signatures.items():
         entry = getattr(api, function)
         entry.restype, entry.argtypes = result, arguments

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import struct
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -13,6 +15,7 @@ from firmware import cli, compiler
 from firmware.cli import compile as compile_command
 from firmware.cli import main
 from firmware.image_file import read_image
+from firmware.link import hash_text
 from hdl.config import TINY
 
 from .util_models import Spec, edit_config, write_model, write_tokenizer
@@ -79,7 +82,7 @@ def test_help() -> None:
     """Every command is listed; its help has an example and exits with 0."""
     text = good("--help")
     assert "Exit codes: 0 ok, 1 a result differs, 2 bad input" in text
-    for name in ("compile", "info", "asm", "disasm"):
+    for name in ("compile", "info", "asm", "disasm", "generate", "chat", "listen", "load", "program"):
         assert f"\n  {name} " in text
         assert f"Example: lpu {name} " in good(name, "--help")
 
@@ -88,9 +91,10 @@ def test_listed_commands_exist() -> None:
     """Each name in the table that has a file has a command in it."""
     group = cli.main
     assert isinstance(group, cli.Commands)
-    for name in ("compile", "info", "asm", "disasm"):
-        assert name in cli.COMMANDS
-    assert len(set(cli.COMMANDS)) == len(cli.COMMANDS)
+    for name in group.list_commands(click.Context(group)):
+        assert importlib.import_module(cli.COMMANDS[name]).command.name == name
+    assert {"compile", "info", "asm", "disasm"} < set(cli.COMMANDS)
+    assert len(set(cli.COMMANDS.values())) == len(cli.COMMANDS)
 
 
 def test_version() -> None:
@@ -102,7 +106,8 @@ def test_usage_errors() -> None:
     """Unknown commands and options, and missing ones, are bad input, too."""
     assert "No such command 'fly'" in bad("fly")
     assert "No such option" in bad("info", "--fly", "x")
-    assert "Missing argument" in bad("info")
+    assert "give an IMAGE or --port" in bad("info")
+    assert "Missing argument" in bad("disasm")
     assert "Missing option '-o'" in bad("compile", "x")
 
 
@@ -222,6 +227,7 @@ def test_info(image: Path) -> None:
     assert "d 16, 2 layers, 4 heads of 4 on 2 KV heads, 3 experts, top 2, ffn 16" in text
     found = read_image(image)
     assert f"{found.shape.parameters_total:,} in all" in text
+    assert hash_text(found.identity) in text
     assert row(text, "0 ")[0] == f"{found.cycles(0):,}"
     assert row(text, "WEIGHT")[0] == "4"
     assert row(text, "TOKENIZER") == [f"{len(found.tokenizer or b''):,}"]

@@ -49,6 +49,11 @@ class FakeLpu:
         self.running = self.told = False
         self.rejected = False
 
+    @property
+    def image(self) -> int:
+        """What INFO tells."""
+        return int.from_bytes(self.rows.get((Space.PARAM, 0, Param.IMAGE), b""), "little")
+
     def write(self, data: bytes) -> None:
         if self.closed:
             raise TransportError("unplugged")
@@ -101,7 +106,8 @@ class FakeLpu:
             cfg = self.cfg
             self._send(Reply.INFO, frame.seq, link.pack(
                 Reply.INFO, magic=link.MAGIC, version=link.VERSION, config=link.config_word(cfg),
-                lanes=cfg.lanes, columns=cfg.columns, vlanes=cfg.vlanes, context_max=cfg.context_max,
+                contract=link.contract_word(cfg), image=self.image, lanes=cfg.lanes,
+                columns=cfg.columns, vlanes=cfg.vlanes, context_max=cfg.context_max,
                 vocab_max=cfg.vocab_max, topk_max=cfg.topk_max,
             ))  # fmt: skip
             return

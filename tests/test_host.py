@@ -25,6 +25,7 @@ from firmware.link import (
 )
 from hdl import link
 from hdl.config import CONFIGS, TINY
+from hdl.contract import contract_hash
 from hdl.host.cobs import CobsDecoder, CobsEncoder
 from hdl.host.counters import Counters
 from hdl.host.frame import FrameReceiver
@@ -32,7 +33,7 @@ from hdl.host.host import HostLink
 from hdl.host.loader import Loader
 from hdl.host.records import RecordStore
 from hdl.host.transmitter import Transmitter
-from hdl.image import Reason, Space, row_bytes
+from hdl.image import Param, Reason, Space, row_bytes
 from hdl.link import Fault, Reply, Request
 
 CYCLE = 1e-6
@@ -320,6 +321,22 @@ def test_info_tells_the_config_and_says_hello() -> None:
     info = Info.decode(frame.payload)
     assert frame.seq == 77 and info.config is TINY
     assert (info.context_max, info.vocab_max, info.topk_max) == (64, 512, 4)
+    assert info.contract_hash == contract_hash(TINY) and info.image == 0
+
+
+def test_info_tells_which_image_was_loaded() -> None:
+    bench = Bench()
+    word = bytes(range(0xA1, 0xA9))
+    other = Param.IMAGE - 1, Param.IMAGE + 1
+    bench.talk(hello(), load(1, Space.PARAM, Param.IMAGE, word), *(
+        load(i, space, addr, bytes(row_bytes(TINY, space)))
+        for i, (space, addr) in enumerate([*((Space.PARAM, a) for a in other), (Space.PROMPT, Param.IMAGE)], 2)
+    ))  # fmt: skip
+    bench.send(hello(50))
+    assert Info.decode(bench.frames()[0].payload).image.to_bytes(8, "little") == word
+    bench.talk(load(51, Space.PARAM, Param.IMAGE, bytes(8)))
+    bench.send(hello(60))
+    assert Info.decode(bench.frames()[0].payload).image == 0
 
 
 @pytest.mark.parametrize("space", list(Space))

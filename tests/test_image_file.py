@@ -93,7 +93,26 @@ def test_round_trip(compiled: Compilation, written: Path) -> None:
 def test_sections_are_the_lowered_ones(compiled: Compilation) -> None:
     """Nothing is lost between lowering and the image."""
     lowered = [(int(s.space), s.sub, s.address, s.data) for s in compiled.compiled.sections]
-    assert [tuple(p) for p in compiled.image.parts()] == lowered
+    *parts, last = compiled.image.parts()
+    assert [tuple(p) for p in parts] == lowered
+    identity = compiled.image.identity.to_bytes(8, "little")
+    assert tuple(last) == (Space.PARAM, 0, Param.IMAGE, identity) and any(identity)
+
+
+def test_identity_depends_on_every_section(compiled: Compilation, written: Path) -> None:
+    """Equal images have equal identities, whatever their description; any other row is another image."""
+    image = read_image(written)
+    assert image.identity == compiled.image.identity == dataclasses.replace(image, meta={}).identity
+    seen = {image.identity}
+    for i, s in enumerate(image.sections):
+        for changed in (
+            dataclasses.replace(s, address=s.address + 1),
+            dataclasses.replace(s, data=s.data[:-1]),
+            dataclasses.replace(s, data=~s.data),
+        ):
+            sections = (*image.sections[:i], changed, *image.sections[i + 1 :])
+            seen.add(dataclasses.replace(image, sections=sections).identity)
+    assert len(seen) == 1 + 3 * len(image.sections)
 
 
 def test_program(compiled: Compilation, written: Path) -> None:

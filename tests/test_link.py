@@ -19,12 +19,14 @@ from firmware.link import (
     Record,
     Status,
     done_payload,
+    hash_text,
     load_payloads,
     tokens_payload,
 )
 from firmware.scalar import scalar, scalar_row
 from hdl import link
 from hdl.config import CONFIGS, TINY
+from hdl.contract import contract_hash
 from hdl.image import Reason, Space, row_bytes
 from hdl.link import Fault, Reply, Request
 
@@ -136,7 +138,8 @@ def test_records_round_trip_and_saturate() -> None:
 def info_payload(**changes: int) -> bytes:
     """INFO of the tiny config."""
     values = {
-        "magic": link.MAGIC, "version": link.VERSION, "config": link.config_word(TINY), "lanes": TINY.lanes,
+        "magic": link.MAGIC, "version": link.VERSION, "config": link.config_word(TINY),
+        "contract": link.contract_word(TINY), "image": 0x0807060504030201, "lanes": TINY.lanes,
         "columns": TINY.columns, "vlanes": TINY.vlanes, "context_max": TINY.context_max,
         "vocab_max": TINY.vocab_max, "topk_max": TINY.topk_max,
     }  # fmt: skip
@@ -146,12 +149,15 @@ def info_payload(**changes: int) -> bytes:
 def test_info_finds_the_config_and_refuses_strangers() -> None:
     info = Info.decode(info_payload())
     assert info.config is TINY and info.config_hash == TINY.hash()
-    assert info.context_max == TINY.context_max
+    assert info.context_max == TINY.context_max and info.contract_hash == contract_hash(TINY)
+    assert hash_text(info.image) == "0102030405060708"
     assert Info.decode(info_payload(config=5)).config is None
     with pytest.raises(LinkError, match="not an LPU"):
         Info.decode(info_payload(magic=1))
-    with pytest.raises(LinkError, match="version 9"):
+    with pytest.raises(LinkError, match=r"version 9.*this program is older"):
         Info.decode(info_payload(version=9))
+    with pytest.raises(LinkError, match=r"version 1.*the bitstream is older"):
+        Info.decode(info_payload(version=1)[:25])  # as long as it was then
     with pytest.raises(LinkError, match="not an LPU"):
         Info.decode(b"")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,50 @@ def test_two_models_are_independent(echo: Library, echo_text: str) -> None:
         assert (a.pop_tx(), b.pop_tx(), c.pop_tx()) == (b"\x01\x02", b"\x02", b"\x03")
 
 
+# An echo of levels: what is sent on rx comes back on tx, two cycles later.
+WIRE = """
+module wires(clk, rst, rx, tx, invert, ready);
+  input clk;
+  input rst;
+  input rx;
+  output tx;
+  input invert;
+  output ready;
+  reg a = 1, b = 1;
+  always @(posedge clk) begin
+    a <= rst | rx;
+    b <= (rst | a) ^ (invert & ~rst);
+  end
+  assign tx = b;
+  assign ready = ~rst;
+endmodule
+"""
+
+
+def test_a_serial_top(rng: np.random.Generator) -> None:
+    """Bytes travel bit by bit on the wires of a UART, at any rate, without a pause; and without a ready."""
+    library = verilator.build(WIRE, "wires", name="test-wires", serial=True)
+    assert library.serial and [port.name for port in library.ports] == ["invert", "ready"]
+    data = rng.bytes(200)
+    rates: list[int | Fraction] = [4, 7, Fraction(100, 3)]
+    for clocks in rates:
+        with VerilatorModel(library, clocks_per_bit=clocks) as model:
+            model.run(50)
+            assert model.pop_tx() == b""
+            model.push_rx(data)
+            took = model.run(100_000, stop_when_tx=len(data))
+            received, stamps = model.pop_tx_timed()
+            assert received == data
+            byte = 10 * float(clocks)
+            assert abs(took - byte * len(data)) <= float(clocks)
+            assert abs(int(stamps[-1] - stamps[0]) - byte * (len(data) - 1)) <= 1
+            with pytest.raises(VerilatorError, match="cannot be told to wait"):
+                model.tx_ready = False
+            model.set("invert", 1)
+            with pytest.raises(VerilatorError, match="without its start or stop bit"):
+                model.run(1000)
+
+
 def test_a_build_is_made_once(echo: Library, echo_text: str) -> None:
     steps: list[tuple[int, int, str]] = []
     again = verilator.build(echo_text, "echo", name="test-echo", progress=lambda *step: steps.append(step))
@@ -146,6 +191,8 @@ def test_a_top_without_the_streams_is_refused(echo_text: str) -> None:
         verilator.build(echo_text, "core")
     with pytest.raises(VerilatorError, match="port rx__valid is missing; a 1-bit input is needed"):
         verilator.build(echo_text.replace("rx__valid", "rx_valid"), "echo")
+    with pytest.raises(VerilatorError, match="port rx is missing; a 1-bit input is needed"):
+        verilator.build(echo_text, "echo", serial=True)
     with pytest.raises(VerilatorError, match="port tx__payload is a 9-bit output; a 8-bit output"):
         verilator.build(echo_text.replace("output [7:0] tx__payload", "output [8:0] tx__payload"), "echo")
 

@@ -14,7 +14,8 @@ from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 from firmware.link import Frame, FrameDecoder, Info, Record, Status, done_payload, tokens_payload
 from hdl import link
 from hdl.config import Config
-from hdl.image import Reason, Space, row_bytes
+from hdl.contract import contract_hash
+from hdl.image import Param, Reason, Space, row_bytes
 from hdl.link import Fault, Reply, Request
 from verification.context import context
 
@@ -169,7 +170,9 @@ async def rows_arrive_exactly(dut: Any) -> None:
     await bench.start()
     bench.send(Frame(Request.INFO, 0))
     (hello,) = await bench.settle()
-    assert Info.decode(hello.payload).config_hash == ctx.config.hash()
+    info = Info.decode(hello.payload)
+    assert info.config_hash == ctx.config.hash() and info.contract_hash == contract_hash(ctx.config)
+    assert info.image == 0
     expected: Rows = []
     for seq in range(1, 25):
         frame, writes = some_load(ctx.config, rng, seq)
@@ -178,6 +181,13 @@ async def rows_arrive_exactly(dut: Any) -> None:
     frames = await bench.settle()
     assert frames[-1].type == Reply.ACK and frames[-1].seq == 24
     assert bench.loads == expected
+    identity = int(rng.integers(1, 1 << 63))
+    head = link.pack(Request.LOAD, space=Space.PARAM, sub=0, addr=Param.IMAGE)
+    bench.send(Frame(Request.LOAD, 25, head + identity.to_bytes(8, "little")))
+    await bench.settle()
+    bench.send(Frame(Request.INFO, 0))
+    (hello,) = await bench.settle()
+    assert Info.decode(hello.payload).image == identity
 
 
 @cocotb.test()

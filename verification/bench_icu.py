@@ -239,7 +239,7 @@ class IcuSession:
             self.load(Space.PARAM, 0, int(param), value.to_bytes(8, "little"))
         for param, value in values.items():
             if param.name.lower() in HOST_PARAMS:
-                self.script.expect(self.now, param.name.lower(), value)
+                self.script.expect(self.now + 1, param.name.lower(), value)
 
     def program(self, program: Program, **values: int) -> None:
         """A program and its parameters; ``values`` replace random ones."""
@@ -329,7 +329,7 @@ class IcuSession:
             if index == abort_in:
                 at = int(rng.choice([end - 1, end, int(rng.integers(start, end + 1))]))
                 s.drive(at, run_abort=1)
-                aborted = at < end
+                aborted = at < end - 1
             made += sampled
             reason = None
             if sampled and best in stops:

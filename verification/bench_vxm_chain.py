@@ -94,9 +94,9 @@ async def softmax_router_and_token(dut: Any) -> None:
             at = t + i * timing.top_step
             uop = micro_op(cfg, Queue.TOP, op=TopOp.EMIT, expert=1, i1=i, first=int(i == 0), last=i)
             plan.drive(at, top=uop)
-            plan.expect(at + 1, "expert_valid", 1, bits=1)
-            plan.expect(at + 1, "expert_index", i, bits=2)
-            plan.expect(at + 1, "expert_id", int(best[i]), bits=(cfg.experts_max - 1).bit_length())
+            plan.expect(at + 2, "expert_valid", 1, bits=1)
+            plan.expect(at + 2, "expert_index", i, bits=2)
+            plan.expect(at + 2, "expert_id", int(best[i]), bits=(cfg.experts_max - 1).bit_length())
         # Weights of the experts: softmax over row T, then PROB.
         t += timing.top_step + timing.top_row
         uop = micro_op(cfg, Queue.VX, op=VxOp.EXP, source=Source.T, unit=1, bank=bank, shift=9, first=1)

@@ -69,7 +69,7 @@ async def router_and_sampling(dut: Any) -> None:
             best = nx.topk(logits, None, k)
             for i in range(k):
                 at = start + i * timing.top_step
-                experts[at + 1] = (i, int(best[i]))
+                experts[at + 2] = (i, int(best[i]))
                 if i < v:
                     rows[i].append((at + timing.top_row, int(logits[best[i]])))
                 counts.append((at + timing.top_row, i + 1))

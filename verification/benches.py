@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fpga.board import BoardCore
+from fpga.board_sim import BAUD, CLOCK_HZ
+from fpga.netlist import BLOCK_MODELS
 from hdl.core import Core
 from hdl.host.host import HostLink
 from hdl.mxm import Mxm
@@ -12,12 +15,24 @@ from hdl.vxm.scalar import ScalarUnit
 from hdl.vxm.topk import TopK
 from hdl.vxm.vxm import Vxm
 from verification.bench_datapath import Datapath
+from verification.bench_ecp5 import HardBlocks
 from verification.bench_icu import IcuProbe
 from verification.bench_mem import MemSlices
 from verification.bench_mxm import shallow
+from verification.bench_uart import UartPair
 from verification.echo import Echo
 from verification.lockstep import ProbedCore
 from verification.runner import Bench
+
+
+def _uart(name: str, clock_hz: float, baud: float) -> Bench:
+    return Bench(
+        name,
+        lambda cfg: UartPair(clock_hz, baud),
+        "verification.bench_uart",
+        params={"clock_hz": clock_hz, "baud": baud},
+    )
+
 
 BENCHES = [
     Bench("selftest", lambda cfg: Echo(), "verification.bench_selftest"),
@@ -35,4 +50,14 @@ BENCHES = [
     Bench("datapath", lambda cfg: Datapath(shallow(cfg)), "verification.bench_datapath"),
     Bench("block", ProbedCore, "verification.bench_block", exported=True),
     Bench("core", Core, "verification.bench_core", exported=True),
+    Bench("ecp5", lambda cfg: HardBlocks(), "verification.bench_ecp5", sources=BLOCK_MODELS, exported=True),
+    _uart("uart", 100e6, 3e6),
+    _uart("uart_coarse", 10e6, 2.5e6),
+    Bench(
+        "board",
+        lambda cfg: BoardCore(cfg, CLOCK_HZ, BAUD),
+        "verification.bench_board",
+        params={"clock_hz": CLOCK_HZ, "baud": BAUD},
+        exported=True,
+    ),
 ]

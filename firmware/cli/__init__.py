@@ -18,8 +18,13 @@ from hdl.isa import IsaError
 
 from ..errors import LpuError
 
-COMMANDS = ("compile", "info", "sim", "eval", "logits", "asm", "disasm")
-"""In the order of `lpu --help`; each is the object ``command`` of the module of that name."""
+_HERE = ("compile", "info", "sim", "generate", "chat", "listen", "load", "program", "eval", "logits", "asm", "disasm")
+# By name: boards may import the firmware, never the other way round.
+COMMANDS = {name: f"{__name__}.{name}" for name in _HERE} | {
+    "bitstream": "fpga.cli.bitstream",
+    "patch": "fpga.cli.patch",
+}
+"""Module of each command, in the order of `lpu --help`; the command is its object ``command``."""
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -29,12 +34,12 @@ class Commands(click.Group):
     """A group that imports a command when it is asked for, and turns user errors into messages."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name in COMMANDS if importlib.util.find_spec(f"{__name__}.{name}")]
+        return [name for name, module in COMMANDS.items() if _exists(module)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = importlib.import_module(f"{__name__}.{cmd_name}").command
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name]).command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -46,6 +51,14 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
+
+
+def _exists(module: str) -> bool:
+    """Whether a module can be found; that of a board's command is not part of every installation."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its package is not there
+        return False
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -62,7 +75,7 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     "--version", is_flag=True, callback=_version, is_eager=True, expose_value=False, help="Print the version."
 )
 def main() -> None:
-    """Open LPU: compile Mixtral checkpoints, run them on the simulated hardware, look at what was made.
+    """Open LPU: compile Mixtral checkpoints, run them on the simulated hardware or a board, look at what was made.
 
     Exit codes: 0 ok, 1 a result differs, 2 bad input.
     """

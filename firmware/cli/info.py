@@ -6,17 +6,62 @@ from pathlib import Path
 
 import click
 
+from hdl.contract import contract_hash
+
 from ..compiler import sample_positions
+from ..driver import Driver
 from ..image_file import Image, describe_sections, read_image
 from ..layout import Need
+from ..link import hash_text
 from . import tables
+from .port import SHIPPED_MODEL, board, image_for, image_name, known_image, port_options
 
 
-@click.command("info", epilog="Example: lpu info stories.lpu")
-@click.argument("image", type=click.Path(path_type=Path))
-def command(image: Path) -> None:
-    """Check IMAGE and print what it holds: model, configuration, sections, cycles per token."""
-    found = read_image(image)
+@click.command("info", epilog="Example: lpu info stories.lpu, or: lpu info --port /dev/ttyUSB0")
+@click.argument("image", required=False, type=click.Path(path_type=Path))
+@port_options(required=False)
+def command(image: Path | None, port: str | None, baud: int) -> None:
+    """Check IMAGE and print what it holds: model, configuration, sections, cycles per token.
+
+    With --port instead: who is there, what it holds, what it counted.
+    """
+    if (image is None) == (port is None):
+        raise click.UsageError("give an IMAGE or --port PORT")
+    if image is not None:
+        _print_image(read_image(image))
+    elif port is not None:
+        with board(port, baud, image_for(SHIPPED_MODEL, None), check=False) as driver:
+            lines = board_facts(driver)
+        out = tables.console()
+        for name, value in [("port", port), *lines]:
+            out.print(f"{name:<14}{value}", soft_wrap=True)
+
+
+def board_facts(driver: Driver) -> list[tuple[str, str]]:
+    """(name, value) of what a board says of itself."""
+    info, status = driver.info(), driver.status()
+    cfg = info.config
+    same = cfg is not None and info.contract_hash == contract_hash(cfg)
+    held = known_image(info.image, cfg) if cfg is not None and info.image else None
+    fault = f", the last one {status.fault.name}" if status.frames_bad else ""
+    return [
+        ("protocol", f"version {info.version}"),
+        ("config", tables.config_text(cfg) if cfg else f"unknown to this program: {info.columns} columns x "
+                   f"{info.lanes} lanes, {info.vlanes} vector lanes"),
+        ("config hash", info.config_hash),
+        ("contract", f"{info.contract_hash}, {'as' if same else 'NOT as'} this program's"
+                     f"{'' if same else ': program the board again (lpu program)'}"),
+        ("limits", f"{info.context_max} positions, {info.vocab_max} token ids, top-k up to {info.topk_max}"),
+        ("image", image_name(held) if held else f"{hash_text(info.image)}, not known here" if info.image else "none"),
+        ("state", "a run is in progress" if status.busy else "idle"),
+        ("run", f"{status.records} tokens processed in the present or last run"
+                f"{'; records were LOST on the chip' if status.lost else ''}"),
+        ("since reset", f"{status.tokens:,} tokens sampled, {status.cycles:,} cycles in runs"),
+        ("frames", f"{status.frames_ok:,} good, {status.frames_bad:,} refused{fault}"),
+    ]  # fmt: skip
+
+
+def _print_image(found: Image) -> None:
     out = tables.console()
     for name, value in facts(found):
         out.print(f"{name:<14}{value}", soft_wrap=True)
@@ -36,7 +81,8 @@ def command(image: Path) -> None:
 def facts(image: Image) -> list[tuple[str, str]]:
     """(name, value) of what there is to say in a line each."""
     cfg, meta = image.cfg, image.meta
-    lines = [("image", str(image.path)), ("config", tables.config_text(cfg)), ("config hash", cfg.hash())]
+    lines = [("image", str(image.path)), ("config", tables.config_text(cfg)), ("config hash", cfg.hash()),
+             ("identity", hash_text(image.identity))]  # fmt: skip
     if "shape" not in meta:
         return [*lines, ("holds", f"a program without a model, from {meta.get('source', 'an unknown text')}")]
     s, q = image.shape, meta["quantisation"]

@@ -22,9 +22,10 @@ from ..rtl import build_core
 from ..simulate import REPORT_POSITION, Outcome, Request, Waves, resolve_model, simulate, utilisation
 from ..tokenizer import Tokenizer
 from .bars import Bars
+from .port import SHIPPED_MODEL, prompt_ids
+from .writer import Writer
 
 REPORT = Path("build/sim/report.json")
-SHIPPED_MODEL = "stories-500k"
 DEFAULT_PROMPT = "Once upon a time, there was a little"
 
 
@@ -66,13 +67,14 @@ def run(
         compilation = compile_model(folder, cfg, bits, bars.stage, context=context)
         image, shape = compilation.image, compilation.shape
         tokenizer = Tokenizer(folder, shape.vocab)
-        request = Request(
-            _prompt_ids(tokenizer, prompt), tokens, temperature, topk, seed, sorted(tokenizer.stop_ids)[:2]
-        )
+        default = DEFAULT_PROMPT if tokenizer.available else "1"
+        ids = prompt_ids(tokenizer, default if prompt is None else prompt)
+        request = Request(ids, tokens, temperature, topk, seed, sorted(tokenizer.stop_ids)[:2])
         library = build_core(cfg, waves, bars)
     if window:
         window = dataclasses.replace(window, path=window.path.with_suffix(f".{library.trace}"))
-    text = _Printer(tokenizer, request.prompt)
+    text = Writer(tokenizer)
+    text.prompt(request.prompt)
     outcome = simulate(library, image, compilation.qmodel, cfg, request, text.token, waves=window)
     text.finish()
     if window:
@@ -94,38 +96,6 @@ def _window(text: str, report: Path) -> Waves:
     if not 0 <= first <= last:
         raise LpuError(f"--wave-window {text!r}: 0 <= FIRST <= LAST")
     return Waves(report.parent / "waves", first, last)
-
-
-def _prompt_ids(tokenizer: Tokenizer, prompt: str | None) -> list[int]:
-    """Ids of the prompt; a folder without a tokenizer takes ids."""
-    if tokenizer.available:
-        return tokenizer.encode(DEFAULT_PROMPT if prompt is None else prompt)
-    try:
-        return [int(part) for part in (prompt or "1").split(",")]
-    except ValueError:
-        raise LpuError(f"{tokenizer.path}: no tokenizer.json, so --prompt takes ids such as 1,2,3") from None
-
-
-class _Printer:
-    """Streams text to stdout as tokens come."""
-
-    def __init__(self, tokenizer: Tokenizer, prompt: Any):
-        self.stream = tokenizer.stream() if tokenizer.available else None
-        self.text = ""
-        if tokenizer.available:
-            self._write(tokenizer.decode(list(prompt)), keep=False)
-
-    def token(self, token: int) -> None:
-        self._write(self.stream.step(token) if self.stream else f"{token} ")
-
-    def finish(self) -> None:
-        if self.stream:
-            self._write(self.stream.finish())
-        print(flush=True)
-
-    def _write(self, piece: str, keep: bool = True) -> None:
-        self.text += piece if keep else ""
-        print(piece, end="", flush=True)
 
 
 def _report(

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import Config
-from ..image import LoadBus, RunControl
+from ..image import LoadBus, Param, RunControl, Space
 from .cobs import CobsDecoder, CobsEncoder
 from .counters import Counters
 from .frame import FrameReceiver
@@ -64,6 +64,12 @@ class HostLink(wiring.Component):
         with m.If(loader.good):
             m.d.sync += self.error.eq(0)
 
+        # Who asks INFO learns which image is loaded. Rows behind a reset are as lost as this register.
+        image = Signal(64)
+        load = loader.load
+        with m.If(load.valid & (load.space == Space.PARAM.value) & (load.addr == Param.IMAGE.value)):
+            m.d.sync += image.eq(load.data)
+
         m.d.comb += [
             self.busy.eq(running | self.run.busy),
             receiver.at.eq(loader.at), loader.byte.eq(receiver.byte),
@@ -85,5 +91,6 @@ class HostLink(wiring.Component):
             transmitter.ready.eq(records.ready), transmitter.record.eq(records.record),
             transmitter.ended.eq(records.ended), transmitter.why.eq(records.why),
             transmitter.written.eq(records.written), transmitter.lost.eq(records.lost),
+            transmitter.image.eq(image),
         ]  # fmt: skip
         return m

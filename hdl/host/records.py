@@ -79,28 +79,32 @@ class RecordStore(wiring.Component):
         until = Signal(16)
         end = Signal(16)
         waiting = Signal(16)
+        behind = Signal()
+        stale = Signal(3)
         finished = Signal()
         told = Signal()
-        m.d.comb += [
+        m.d.comb += self.ended.eq(finished & ~told & (self.first == self.written))
+        # A few cycles late, so a batch may be smaller than it could be; what comes of old values is void.
+        m.d.sync += [
             end.eq(Mux(until < self.written, until, self.written)),
-            waiting.eq(Mux(end > self.first, end - self.first, 0)),
-            self.ended.eq(finished & ~told & (self.first == self.written)),
+            behind.eq(end <= self.first),
+            waiting.eq(end - self.first),
+            stale.eq(stale >> 1),
+            self.ready.eq(Mux(behind | stale[0], 0, Mux(waiting > link.BATCH_MAX, link.BATCH_MAX, waiting))),
         ]
-        # One cycle late, so a batch may be smaller than it could be; `take` makes the old value invalid.
-        m.d.sync += self.ready.eq(Mux(waiting > link.BATCH_MAX, link.BATCH_MAX, waiting))
         with m.If(self.take):
-            m.d.sync += [self.first.eq(self.first + self.ready), self.ready.eq(0)]
+            m.d.sync += [self.first.eq(self.first + self.ready), self.ready.eq(0), stale.eq(0b111)]
         with m.If(self.done):
             m.d.sync += [finished.eq(1), self.why.eq(self.reason)]
         with m.If(self.told):
             m.d.sync += told.eq(1)
         with m.If(self.ledger.grant):
-            m.d.sync += [until.eq(self.ledger.until), self.ready.eq(0)]
+            m.d.sync += [until.eq(self.ledger.until), self.ready.eq(0), stale.eq(0b111)]
             with m.If(self.ledger.rewind):
                 m.d.sync += [self.first.eq(self.ledger.start), told.eq(0)]
         with m.If(self.ledger.begin):
             m.d.sync += [
                 self.run.eq(self.ledger.seq), until.eq(self.ledger.until), self.first.eq(0), self.ready.eq(0),
-                self.written.eq(0), finished.eq(0), told.eq(0), self.lost.eq(0),
+                stale.eq(0b111), self.written.eq(0), finished.eq(0), told.eq(0), self.lost.eq(0),
             ]  # fmt: skip
         return m

@@ -44,6 +44,7 @@ class Transmitter(wiring.Component):
             "why": In(2),
             "written": In(16),
             "lost": In(1),
+            "image": In(64),
             "o": Out(stream.Signature(PLAIN)),
         })  # fmt: skip
 
@@ -62,6 +63,7 @@ class Transmitter(wiring.Component):
             Reply.ERROR: {"fault": fault, "last": self.last},
             Reply.INFO: {
                 "magic": link.MAGIC, "version": link.VERSION, "config": link.config_word(cfg),
+                "contract": link.contract_word(cfg), "image": self.image,
                 "lanes": cfg.lanes, "columns": cfg.columns, "vlanes": cfg.vlanes,
                 "context_max": cfg.context_max, "vocab_max": cfg.vocab_max, "topk_max": cfg.topk_max,
             },

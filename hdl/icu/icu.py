@@ -135,34 +135,31 @@ class Icu(wiring.Component):
         end = seq.token_end
         stop = Signal()
         reason = Signal(2)
-        # What the reasons hang on stands in registers by the token's last cycle (``Timing.token``).
+        # Whether the run ends stands in a register by the token's last cycle (``Timing.token``).
         sampled, is_stop, at_limit = Signal(), Signal(), Signal()
         m.d.sync += [
             sampled.eq(taken == params.prompt_len),
             is_stop.eq((best == params.stop0) | (best == params.stop1)),
             at_limit.eq(made + 1 >= params.limit),
         ]
-        m.d.comb += [seq.sampled.eq(sampled), stop.eq(1)]
-        with m.If(refused):
-            m.d.comb += reason.eq(Reason.CONTEXT)
-        with m.Elif(sampled & is_stop):
-            m.d.comb += reason.eq(Reason.STOP_TOKEN)
+        m.d.sync += stop.eq((sampled & (is_stop | at_limit)) | last_position | aborting)
+        with m.If(sampled & is_stop):
+            m.d.sync += reason.eq(Reason.STOP_TOKEN)
         with m.Elif(sampled & at_limit):
-            m.d.comb += reason.eq(Reason.LIMIT)
+            m.d.sync += reason.eq(Reason.LIMIT)
         with m.Elif(last_position):
-            m.d.comb += reason.eq(Reason.CONTEXT)
-        with m.Elif(aborting):
-            m.d.comb += reason.eq(Reason.ABORT)
+            m.d.sync += reason.eq(Reason.CONTEXT)
         with m.Else():
-            m.d.comb += stop.eq(0)
+            m.d.sync += reason.eq(Reason.ABORT)
         m.d.comb += [
+            seq.sampled.eq(sampled),
             seq.more.eq(~stop),
             control.record.eq(end),
             control.sampled.eq(sampled),
             control.token.eq(best),
             control.cycles.eq(seq.cycles),
             control.done.eq((end & stop) | refused),
-            control.reason.eq(reason),
+            control.reason.eq(Mux(refused, Reason.CONTEXT, reason)),
         ]
         with m.If(end):
             m.d.sync += made.eq(made + sampled)

@@ -14,7 +14,7 @@ NO_STOP = 1 << 31
 
 
 def param_bits(cfg: Config) -> dict[Param, int]:
-    """Bits kept of each parameter."""
+    """Bits kept of each parameter. IMAGE is not among them: the host link keeps it (``hdl/host/host.py``)."""
     weight, scale, coef = (address_bits(d) for d in (cfg.weight_depth, cfg.scale_depth, cfg.coef_depth))
     position = cfg.position_bits
     return {
@@ -42,9 +42,11 @@ class ParamRegisters(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        write = Signal()
-        m.d.comb += write.eq(self.load.valid & (self.load.space == Space.PARAM))
+        data = Signal.like(self.load.data, reset_less=True)
+        m.d.sync += data.eq(self.load.data)
         for p in self.bits:
-            with m.If(write & (self.load.addr == p.value)):
-                m.d.sync += getattr(self, p.name.lower()).eq(self.load.data)
+            write = Signal(name=f"write_{p.name.lower()}")
+            m.d.sync += write.eq(self.load.valid & (self.load.space == Space.PARAM) & (self.load.addr == p.value))
+            with m.If(write):
+                m.d.sync += getattr(self, p.name.lower()).eq(data)
         return m

@@ -71,7 +71,7 @@ class InstructionQueue(wiring.Component):
         start = Signal.like(pc)  # address of the instruction in the buffer (or being fetched)
         reading = Signal(range(words + 2))  # next word to request; words: none left
         arriving = Signal()
-        buffer = Signal(FETCH_BITS * words)
+        buffer = Signal(FETCH_BITS * words, reset_less=True)
         ready = Signal()
         m.d.comb += [read.en.eq(1), read.addr.eq(pc)]
         m.d.sync += arriving.eq(reading < words)
@@ -84,12 +84,10 @@ class InstructionQueue(wiring.Component):
         with m.If(taken):
             m.d.sync += [ready.eq(0), reading.eq(0), start.eq(pc)]
         with m.If(self.mark):
-            m.d.sync += saved.eq(Mux(taken, pc, start))
+            m.d.sync += saved.eq(start)
         with m.If(self.restart | self.jump):
             target = Mux(self.restart, 0, saved)
             m.d.sync += [pc.eq(target), start.eq(target), ready.eq(0), reading.eq(0), arriving.eq(0)]
-        with m.If(self.restart):
-            m.d.sync += saved.eq(0)  # also where the loop begins with the program: ``start`` is not 0 yet
         fields, at = {}, 0
         for f in self.format.fields:
             fields[f.name] = buffer[at : at + f.bits]

@@ -1,4 +1,5 @@
-// Drives a Verilated top through its two byte streams, behind a small C interface for ctypes.
+// Drives a Verilated top through its two byte streams, or (LPU_SERIAL) through the two wires of a UART, behind a
+// small C interface for ctypes.
 //
 // One call runs many cycles: a simulated cycle costs two evaluations of the model and nothing else, with no
 // Python and no VPI in the loop. ports.h, written beside the model by sim/verilator.py, lists the other ports.
@@ -40,6 +41,65 @@ namespace {
 
 constexpr uint64_t kHalfPeriod = 5;  // in the waveform's unit, 1 ns
 
+#ifdef LPU_SERIAL
+// A bit's length in clocks, as a fraction: `step` is added to a phase every clock, and `period` is a bit.
+struct BitTime {
+    uint64_t period = 8;
+    uint64_t step = 2;
+};
+
+// Bytes to levels: a start bit, eight bits from the lowest on, a stop bit; no pause between bytes that wait.
+struct Sender {
+    uint64_t phase = 0;
+    unsigned frame = 0;
+    int left = 0;  // bits to come, that on the line included
+
+    bool level(const BitTime& time, std::deque<uint8_t>& bytes) {
+        if (left == 0) {
+            if (bytes.empty()) {
+                phase = 0;
+                return true;
+            }
+            frame = bytes.front() << 1 | 0x200u;
+            left = 10;
+            bytes.pop_front();
+        }
+        const bool out = frame & 1;
+        phase += time.step;
+        if (phase >= time.period) {
+            phase -= time.period;
+            frame >>= 1;
+            --left;
+        }
+        return out;
+    }
+};
+
+// Levels to bytes, each bit looked at in its middle.
+struct Receiver {
+    uint64_t phase = 0;
+    unsigned bits = 0;
+    int left = 0;  // bits to come, of ten
+
+    bool take(const BitTime& time, bool level, uint8_t& byte) {
+        if (left == 0) {
+            if (level) return false;
+            left = 10;
+            phase = time.period / 2 + time.step;  // one clock of the start bit is over at the next look
+            return false;
+        }
+        phase += time.step;
+        if (phase < time.period) return false;
+        phase -= time.period;
+        bits = bits >> 1 | (level ? 0x200u : 0);
+        if (--left) return false;
+        if (!(bits & 0x200u) || (bits & 1)) throw std::runtime_error("tx: a byte without its start or stop bit");
+        byte = static_cast<uint8_t>(bits >> 1);
+        return true;
+    }
+};
+#endif
+
 struct Sim {
     VerilatedContext context;
     std::unique_ptr<Vlpu> top;
@@ -48,6 +108,11 @@ struct Sim {
     std::vector<uint64_t> stamps;  // the cycle in which each of them left
     uint64_t cycles = 0;
     bool tx_ready = true;
+#ifdef LPU_SERIAL
+    BitTime bit_time;
+    Sender sender;
+    Receiver receiver;
+#endif
     std::string error;
 #if VM_TRACE
     std::unique_ptr<Trace> trace;
@@ -61,12 +126,11 @@ struct Sim {
 #if VM_TRACE
         context.traceEverOn(true);
 #endif
-        top.reset(new Vlpu(&context, "top"));
+        // No name of its own: paths in the design begin with the top module, as in any other simulator.
+        top.reset(new Vlpu(&context, ""));
         top->clk = 0;
         top->rst = 0;
-        top->LPU_RX_VALID = 0;
-        top->LPU_RX_PAYLOAD = 0;
-        top->LPU_TX_READY = 1;
+        idle();
         top->eval();
     }
 
@@ -77,9 +141,24 @@ struct Sim {
         if (top) top->final();
     }
 
+    // Nothing is offered to the core.
+    void idle() {
+#ifdef LPU_SERIAL
+        top->rx = 1;
+#else
+        top->LPU_RX_VALID = 0;
+        top->LPU_RX_PAYLOAD = 0;
+        top->LPU_TX_READY = 1;
+#endif
+    }
+
     void reset(uint64_t count) {
         top->rst = 1;
-        top->LPU_RX_VALID = 0;
+        idle();
+#ifdef LPU_SERIAL
+        sender = Sender();
+        receiver = Receiver();
+#endif
         for (uint64_t i = 0; i < count; ++i) {
             top->clk = 0;
             top->eval();
@@ -112,9 +191,19 @@ struct Sim {
     }
 #endif
 
-    void cycle() {
-        const bool offer = !rx.empty();
+    // The low half of a cycle: inputs are applied, and what the core offers is taken.
+    void low() {
         top->clk = 0;
+#ifdef LPU_SERIAL
+        top->rx = sender.level(bit_time, rx);
+        top->eval();
+        uint8_t byte;
+        if (receiver.take(bit_time, top->tx, byte)) {
+            tx.push_back(byte);
+            stamps.push_back(cycles);
+        }
+#else
+        const bool offer = !rx.empty();
         top->LPU_RX_VALID = offer;
         top->LPU_RX_PAYLOAD = offer ? rx.front() : 0;
         top->LPU_TX_READY = tx_ready;
@@ -124,6 +213,11 @@ struct Sim {
             tx.push_back(top->LPU_TX_PAYLOAD);
             stamps.push_back(cycles);
         }
+#endif
+    }
+
+    void cycle() {
+        low();
 #if VM_TRACE
         dump(0);
 #endif
@@ -204,6 +298,11 @@ LPU_API size_t lpu_rx_pending(Sim* sim) { return sim->rx.size(); }
 LPU_API size_t lpu_tx_pending(Sim* sim) { return sim->tx.size(); }
 
 LPU_API uint64_t lpu_cycles(Sim* sim) { return sim->cycles; }
+
+#ifdef LPU_SERIAL
+// A bit lasts clocks / bits clocks, on both wires.
+LPU_API void lpu_set_bit_time(Sim* sim, uint64_t clocks, uint64_t bits) { sim->bit_time = {2 * clocks, 2 * bits}; }
+#endif
 
 LPU_API void lpu_set_tx_ready(Sim* sim, int ready) { sim->tx_ready = ready != 0; }
 

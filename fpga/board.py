@@ -1,0 +1,244 @@
+"""Boards that carry an LPU: the top of their bitstream, and what it is made of.
+
+:class:`BoardCore` is everything behind the pins in one clock domain, and what simulations run;
+:class:`BoardTop` adds a board's pins and its clock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from amaranth.build import Attrs, Pins, Resource
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, Elaboratable, Module, ResetInserter, Signal, Value
+from amaranth.lib import io, wiring
+from amaranth.lib.cdc import FFSynchronizer, ResetSynchronizer
+from amaranth.lib.wiring import In, Out
+
+from firmware.errors import LpuError
+from fpga.boot import BootRom
+from fpga.pll import Pll
+from fpga.uart import UartReceiver, UartTransmitter
+from hdl.config import Config, get_config
+from hdl.core import Core
+
+DEBOUNCE_S = 0.01
+"""A button's level counts when it has been the same for this long."""
+STRETCH_S = 0.05
+"""A LED that shows an event stays on for this long."""
+RESTART_CLOCKS = 16
+LEDS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a device has. ``ebr``: block RAMs of 18 kbit; ``dsp``: 18 x 18 multipliers."""
+
+    lut4: int
+    ff: int
+    dsp: int
+    ebr: int
+
+
+# The family data sheet's table of devices (FPGA-DS-02012); registers: two for each slice's two LUTs.
+_LFE5U_85F = Limits(lut4=83_640, ff=83_640, dsp=156, ebr=208)
+
+
+@dataclasses.dataclass(frozen=True)
+class Board:
+    """A board, the LPU it carries, and the model shipped for it."""
+
+    name: str
+    platform: str
+    """Class in ``amaranth_boards.ulx3s``."""
+    config: str
+    clock_hz: int
+    baud: int
+    model: str
+    limits: Limits
+
+    @property
+    def cfg(self) -> Config:
+        """Sizes of its LPU."""
+        return get_config(self.config)
+
+
+BOARDS = {
+    board.name: board
+    for board in (
+        Board("ulx3s-85f", "ULX3S_85F_Platform", "ulx3s-85f", 100_000_000, 3_000_000, "stories-500k", _LFE5U_85F),
+    )
+}
+
+
+def get_board(name: str) -> Board:
+    """Named board. Raises LpuError listing the known ones."""
+    try:
+        return BOARDS[name]
+    except KeyError:
+        raise LpuError(f"unknown board {name!r}; known: {', '.join(BOARDS)}") from None
+
+
+class BoardCore(wiring.Component):
+    """A core between a UART and a boot memory.
+
+    After reset the boot memory's bytes go to the core; bytes from ``rx`` wait until it is done. ``button``
+    (asynchronous, high while pressed): the core starts anew and the boot memory is played again. What lies in
+    the core's banks stays: a host that has loaded another model must load again, or the board be configured
+    again, before the boot memory's phases fit.
+
+    ``led``: 0 a second's heartbeat; 1 a run is in progress; 2 the last frame was refused or the program missed
+    an issue cycle; 3 the boot memory is being played; 4, 5 bytes received, sent; 6 a byte was lost on the line.
+    """
+
+    def __init__(self, cfg: Config, clock_hz: float, baud: float):
+        self.cfg = cfg
+        self.clock_hz = clock_hz
+        self.baud = baud
+        super().__init__({
+            "rx": In(1, init=1),
+            "tx": Out(1, init=1),
+            "button": In(1),
+            "led": Out(LEDS),
+        })  # fmt: skip
+
+    def _clocks(self, seconds: float) -> int:
+        return max(2, round(seconds * self.clock_hz))
+
+    def _stretched(self, m: Module, event: Value, name: str) -> Value:
+        """High for STRETCH_S after an event."""
+        left = Signal(range(self._clocks(STRETCH_S)), name=f"{name}_left")
+        with m.If(event):
+            m.d.sync += left.eq(self._clocks(STRETCH_S) - 1)
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+        return left != 0
+
+    def _restart(self, m: Module) -> Signal:
+        """High for RESTART_CLOCKS once the button is pressed."""
+        button, pressed, before = Signal(), Signal(), Signal()
+        m.submodules.button_sync = FFSynchronizer(self.button, button)
+        same = Signal(range(self._clocks(DEBOUNCE_S)))
+        with m.If(button == pressed):
+            m.d.sync += same.eq(0)
+        with m.Elif(same == self._clocks(DEBOUNCE_S) - 1):
+            m.d.sync += [pressed.eq(button), same.eq(0)]
+        with m.Else():
+            m.d.sync += same.eq(same + 1)
+        hold = Signal(range(RESTART_CLOCKS + 1))
+        restart = Signal()
+        m.d.sync += [before.eq(pressed), restart.eq(hold != 0)]
+        with m.If(pressed & ~before):
+            m.d.sync += hold.eq(RESTART_CLOCKS)
+        with m.Elif(hold != 0):
+            m.d.sync += hold.eq(hold - 1)
+        return restart
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        restart = ResetInserter(self._restart(m))
+        core, boot = Core(self.cfg), BootRom()
+        receiver = UartReceiver(self.clock_hz, self.baud)
+        transmitter = UartTransmitter(self.clock_hz, self.baud)
+        m.submodules.core = restart(core)
+        m.submodules.boot = restart(boot)
+        m.submodules.receiver = restart(receiver)
+        m.submodules.transmitter = restart(transmitter)
+
+        m.d.comb += [receiver.rx.eq(self.rx), self.tx.eq(transmitter.tx)]
+        wiring.connect(m, core.tx, transmitter.i)
+        with m.If(boot.done):
+            m.d.comb += [
+                core.rx.valid.eq(receiver.o.valid), core.rx.payload.eq(receiver.o.payload),
+                receiver.o.ready.eq(core.rx.ready),
+            ]  # fmt: skip
+        with m.Else():
+            m.d.comb += [
+                core.rx.valid.eq(boot.o.valid), core.rx.payload.eq(boot.o.payload),
+                boot.o.ready.eq(core.rx.ready),
+            ]  # fmt: skip
+
+        beat = Signal()
+        clocks = Signal(range(self._clocks(0.5)))
+        m.d.sync += clocks.eq(clocks + 1)
+        with m.If(clocks == self._clocks(0.5) - 1):
+            m.d.sync += [clocks.eq(0), beat.eq(~beat)]
+        received = receiver.o.valid & receiver.o.ready
+        sent = core.tx.valid & core.tx.ready
+        m.d.comb += self.led.eq(Cat(
+            beat, core.busy, core.error | core.fault, ~boot.done,
+            self._stretched(m, received, "received"), self._stretched(m, sent, "sent"),
+            self._stretched(m, receiver.framing | receiver.overrun, "lost"),
+        ))  # fmt: skip
+        return m
+
+
+def clocked(m: Module, core: BoardCore, clk_in: Value, input_hz: int) -> None:
+    """Adds ``core`` as submodule ``board``, in a domain ``sync`` of its clock made from ``clk_in``.
+
+    The domain is in reset until the PLL has locked.
+    """
+    m.submodules.pll = pll = Pll(input_hz, round(core.clock_hz))
+    m.domains.sync = ClockDomain("sync")
+    m.submodules.reset = ResetSynchronizer(~pll.lock, domain="sync")
+    m.submodules.board = core
+    m.d.comb += [pll.clk_in.eq(clk_in), ClockSignal("sync").eq(pll.clk)]
+
+
+class ClockedBoard(wiring.Component):
+    """A :class:`BoardCore` with its PLL but without a board's pins, for simulation: ``clk_in`` is the crystal."""
+
+    def __init__(self, core: BoardCore, input_hz: int = 25_000_000):
+        self.core = core
+        self.input_hz = input_hz
+        super().__init__({
+            "clk_in": In(1),
+            "rx": In(1, init=1),
+            "tx": Out(1, init=1),
+            "button": In(1),
+            "led": Out(LEDS),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        clocked(m, self.core, self.clk_in, self.input_hz)
+        m.d.comb += [
+            self.core.rx.eq(self.rx), self.core.button.eq(self.button),
+            self.tx.eq(self.core.tx), self.led.eq(self.core.led),
+        ]  # fmt: skip
+        return m
+
+
+class BoardTop(Elaboratable):
+    """The top of a board's bitstream: pins, clock, and a :class:`BoardCore` named ``board``."""
+
+    def __init__(self, board: Board):
+        self.board = board
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        core = BoardCore(self.board.cfg, self.board.clock_hz, self.board.baud)
+
+        def pin(direction: str, port: Any) -> io.Buffer:
+            buffer = io.Buffer(direction, port)
+            m.submodules += buffer
+            return buffer
+
+        clock = pin("i", platform.request(platform.default_clk, 0, dir="-"))
+        clocked(m, core, clock.i, round(platform.default_clk_frequency))
+        # Named from the FPGA's side: rx is driven by the FT231X. That chip's TXDEN (uart_tx_enable) is not needed.
+        uart = platform.request("uart", 0, dir="-")
+        button = pin("i", platform.request("button_fire", 0, dir="-"))
+        m.d.comb += [
+            core.rx.eq(pin("i", uart.rx).i),
+            pin("o", uart.tx).o.eq(core.tx),
+            core.button.eq(button.i),
+        ]
+        m.d.comb += [pin("o", platform.request("led", i, dir="-")).o.eq(core.led[i]) for i in range(LEDS)]
+        # GPIO0 of the ESP32, which shares the JTAG lines: low, its program would take the board over. amaranth-boards
+        # has the pin only as part of a bundle with the others, of which none is to be driven.
+        platform.add_resources([
+            Resource("wifi_gpio0", 0, Pins("L2", dir="o"), Attrs(IO_TYPE="LVCMOS33", PULLMODE="UP", DRIVE="4"))
+        ])  # fmt: skip
+        m.d.comb += pin("o", platform.request("wifi_gpio0", 0, dir="-")).o.eq(1)
+        return m

@@ -1,0 +1,81 @@
+"""ECP5 memories: how they are cut into block RAMs, and what a block's INITVAL parameters say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fpga.ecp5 import EBR_BITS, MODES, Mode, blocks, byte_lanes, init_parameters, init_words, tiling
+from hdl.config import ULX3S_85F
+
+
+def test_modes_fill_a_block() -> None:
+    for mode in MODES:
+        assert mode.depth * mode.width == EBR_BITS
+        assert 1 << 14 - mode.address_shift == mode.depth
+    assert [mode.address_shift for mode in MODES] == [3, 4, 5], "FPGA-TN-02204: of 9, 18 and 36 bits"
+
+
+@pytest.mark.parametrize("lanes", range(1, 17))
+def test_tiling_covers_any_depth(lanes: int) -> None:
+    """Slices hold every word, waste none of their own, start at multiples of their size, and are few."""
+    best = {0: 0}
+    for depth in range(512, 6145, 512):
+        best[depth] = min(best[max(0, depth - mode.depth)] + -(-lanes // mode.bytes) for mode in MODES)
+        for exact in (depth - 511, depth - 1, depth):
+            slices = tiling(exact, lanes)
+            starts = np.cumsum([0, *(mode.depth for mode in slices)])
+            assert starts[-2] < exact <= starts[-1]
+            assert all(start % mode.depth == 0 for start, mode in zip(starts, slices, strict=False))
+            assert sum(-(-lanes // mode.bytes) for mode in slices) == best[depth]
+
+
+@pytest.mark.parametrize(
+    ("width", "granularity"), [(64, 8), (64, 16), (128, 128), (84, 84), (36, 36), (9, 9), (8, 8), (1, 1), (30, 10)]
+)
+def test_byte_lanes_divide_a_word(width: int, granularity: int) -> None:
+    """Each bit once, in order, in bytes of at most nine bits that no write enable cuts."""
+    lanes = byte_lanes(width, granularity)
+    assert [at + i for at, bits in lanes for i in range(bits)] == list(range(width))
+    assert all(0 < bits <= 9 and at // granularity == (at + bits - 1) // granularity for at, bits in lanes)
+    assert len(lanes) == width // granularity * -(-granularity // 9)
+
+
+def test_blocks_of_the_board() -> None:
+    """The ulx3s-85f's memories, each with the number of blocks that its size allows."""
+    cfg = ULX3S_85F
+    assert tiling(cfg.weight_depth, 8) == (Mode(2048, 1), Mode(512, 4))
+    assert blocks(8 * cfg.lanes, cfg.weight_depth, 8) == 10
+    assert blocks(16 * cfg.vlanes, cfg.scale_depth, 16) == 10
+    assert blocks(16 * cfg.vlanes, cfg.coef_depth, 16) == 8
+    assert blocks(32 * cfg.vlanes, cfg.vector_depth) == 4
+    assert blocks(cfg.act_word_bits, cfg.act_depth) == 3
+    assert blocks(36, cfg.queue_depth) == 1
+    assert blocks(8, 1024) == 1
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_init_words_round_trip(mode: Mode, rng: np.random.Generator) -> None:
+    """The words, as the models in fpga/verilog read them: the low 18 of every 20 bits, one behind the other."""
+    words = [int(v) for v in rng.integers(0, 1 << mode.width, mode.depth - 3)]
+    parameters = init_words(words, mode)
+    assert len(parameters) == 64 and all(value >> 320 == 0 for value in parameters)
+    memory = 0
+    for k, value in enumerate(parameters):
+        for i in range(16):
+            unit = value >> 20 * i & 0xFFFFF
+            assert unit >> 18 == 0
+            memory |= unit << 18 * (16 * k + i)
+    back = [memory >> mode.width * i & (1 << mode.width) - 1 for i in range(mode.depth)]
+    assert back == [*words, 0, 0, 0]
+
+
+def test_init_words_refuse_a_wide_word() -> None:
+    with pytest.raises(ValueError, match="word 1 has more than 9 bits"):
+        init_words([0, 512], MODES[0])
+
+
+def test_init_parameters() -> None:
+    assert init_parameters([], MODES[0]) == {}
+    names = list(init_parameters([1], MODES[0]))
+    assert names[:2] + names[-1:] == ["p_INITVAL_00", "p_INITVAL_01", "p_INITVAL_3F"] and len(names) == 64
