@@ -29,9 +29,9 @@ TEST_OPTIONS = $(call options,BENCH SIM CONFIG SEED) $(call switches,WAVES)
 PARALLEL = $(if $(BENCH),-s,$(if $(filter-out 1,$(JOBS)),-n $(JOBS) --maxschedchunk=1))
 # A dollar sign in a prompt is text, not a variable of make's.
 override PROMPT := $(value PROMPT)
-export BENCH SIM SEED PROMPT TOKENS TEMPERATURE TOPK CONFIG MODEL WEIGHTS
+export BENCH SIM SEED SEEDS PROMPT TOKENS TEMPERATURE TOPK CONFIG MODEL WEIGHTS BOARD
 
-.PHONY: help setup sim test regress lint clean icarus
+.PHONY: help setup sim bitstream test regress lint clean icarus
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1 \t/' | expand -t 18
@@ -40,6 +40,9 @@ setup: $(STAMP) ## make .venv with the pinned packages (the other targets do it 
 
 sim: $(STAMP) ## write text on the LPU's RTL: PROMPT="..." TOKENS=64 TEMPERATURE=0.8 TOPK=4 SEED=1 CONFIG= MODEL= WEIGHTS=int4 WAVES=1
 	@$(BIN)/lpu sim $(call options,PROMPT TOKENS TEMPERATURE TOPK SEED CONFIG MODEL WEIGHTS) $(call switches,WAVES)
+
+bitstream: $(STAMP) ## build the bitstream of a board: BOARD=ulx3s-85f MODEL= SEED= SEEDS=8
+	@$(BIN)/lpu bitstream $(call options,BOARD MODEL SEED SEEDS)
 
 test: $(STAMP) icarus ## run the tests and benches, or one bench: BENCH=vxm SIM=icarus CONFIG=tiny SEED=7 WAVES=1
 	@$(PYTEST) $(PARALLEL) $(if $(BENCH),tests/test_benches.py,-m "not slow") $(TEST_OPTIONS) 2>&1 | tee build/test/log.txt

@@ -56,6 +56,8 @@ class Board:
     baud: int
     model: str
     limits: Limits
+    seed: int = 1
+    """Of place and route: one that meets the clock."""
 
     @property
     def cfg(self) -> Config:
@@ -84,8 +86,8 @@ class BoardCore(wiring.Component):
 
     After reset the boot memory's bytes go to the core; bytes from ``rx`` wait until it is done. ``button``
     (asynchronous, high while pressed): the core starts anew and the boot memory is played again. What lies in
-    the core's banks stays: a host that has loaded another model must load again, or the board be configured
-    again, before the boot memory's phases fit.
+    the core's banks stays, so once a host has begun to load another image the boot memory does not fit them any
+    more and is not played again; INFO then names no image until a host has loaded one.
 
     ``led``: 0 a second's heartbeat; 1 a run is in progress; 2 the last frame was refused or the program missed
     an issue cycle; 3 the boot memory is being played; 4, 5 bytes received, sent; 6 a byte was lost on the line.
@@ -136,7 +138,8 @@ class BoardCore(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        restart = ResetInserter(self._restart(m))
+        restarting = self._restart(m)
+        restart = ResetInserter(restarting)
         core, boot = Core(self.cfg), BootRom()
         receiver = UartReceiver(self.clock_hz, self.baud)
         transmitter = UartTransmitter(self.clock_hz, self.baud)
@@ -157,6 +160,13 @@ class BoardCore(wiring.Component):
                 core.rx.valid.eq(boot.o.valid), core.rx.payload.eq(boot.o.payload),
                 boot.o.ready.eq(core.rx.ready),
             ]  # fmt: skip
+
+        # A host that loads an image takes away the one before it first.
+        had_image, replaced = Signal(), Signal()
+        m.d.sync += had_image.eq(core.has_image & ~restarting)
+        with m.If(had_image & ~core.has_image & ~restarting):
+            m.d.sync += replaced.eq(1)
+        m.d.comb += boot.skip.eq(replaced)
 
         beat = Signal()
         clocks = Signal(range(self._clocks(0.5)))

@@ -23,14 +23,14 @@ def boot_words(data: bytes) -> list[int]:
 
 
 class BootRom(wiring.Component):
-    """Plays its memory on ``o`` after reset; ``done``: the end is reached. ``again``: pulse, from the start.
+    """Plays its memory on ``o`` after reset; ``done``: the end is reached. ``skip``: the end is reached at once.
 
     The memory (submodule ``rom``) has its contents from the bitstream, and is never written: a reset plays
     the same bytes again, and a memory of zeros plays none.
     """
 
     def __init__(self) -> None:
-        super().__init__({"o": Out(stream.Signature(8)), "done": Out(1), "again": In(1)})
+        super().__init__({"o": Out(stream.Signature(8)), "done": Out(1), "skip": In(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -50,7 +50,7 @@ class BootRom(wiring.Component):
                 m.next = "LOOK"
             with m.State("LOOK"):
                 m.next = "PLAY"
-                with m.If(~rom.r.data[8] | (at == BYTES_MAX)):
+                with m.If(~rom.r.data[8] | (at == BYTES_MAX) | self.skip):
                     m.next = "DONE"
             with m.State("PLAY"):
                 m.d.comb += self.o.valid.eq(1)
@@ -59,7 +59,4 @@ class BootRom(wiring.Component):
                     m.next = "READ"
             with m.State("DONE"):
                 m.d.comb += self.done.eq(1)
-                with m.If(self.again):
-                    m.d.sync += at.eq(0)
-                    m.next = "READ"
         return m

@@ -76,10 +76,42 @@ def byte_lanes(width: int, granularity: int) -> list[tuple[int, int]]:
     return lanes
 
 
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One block RAM of a bank: words from ``base`` on, and the (first bit, bits) of a word in each of its bytes."""
+
+    name: str
+    mode: Mode
+    base: int
+    lanes: tuple[tuple[int, int], ...]
+
+    def words(self, contents: Sequence[int]) -> list[int]:
+        """The block's words, of the bank's."""
+        out = []
+        for word in contents[self.base : self.base + self.mode.depth]:
+            parts = ((word >> at & (1 << bits) - 1) << BYTE * i for i, (at, bits) in enumerate(self.lanes))
+            out.append(sum(parts))
+        return out
+
+
+def cut(width: int, depth: int, granularity: int | None = None) -> list[list[Block]]:
+    """The block RAMs of a bank: for each slice of its depth, from address 0 up, those beside each other."""
+    lanes = byte_lanes(width, granularity or width)
+    slices, base = [], 0
+    for s, mode in enumerate(tiling(depth, len(lanes))):
+        # The first slices are the deepest, so that a slice begins at a multiple of its depth.
+        assert base % mode.depth == 0
+        slices.append([
+            Block(f"s{s}b{first}", mode, base, tuple(lanes[first : first + mode.bytes]))
+            for first in range(0, len(lanes), mode.bytes)
+        ])  # fmt: skip
+        base += mode.depth
+    return slices
+
+
 def blocks(width: int, depth: int, granularity: int | None = None) -> int:
-    """Block RAMs of a bank."""
-    lanes = len(byte_lanes(width, granularity or width))
-    return sum(-(-lanes // m.bytes) for m in tiling(depth, lanes))
+    """Number of block RAMs of a bank."""
+    return sum(len(group) for group in cut(width, depth, granularity))
 
 
 class BlockRam(wiring.Component):
@@ -265,8 +297,7 @@ class Dsp(wiring.Component):
             ports |= {
                 f"p_REG_{name}_CLK": "CLK0" if used else "NONE", f"p_REG_{name}_CE": "CE0", f"p_REG_{name}_RST": "RST0"
             }  # fmt: skip
-        for i in range(4):
-            ports |= {f"i_CLK{i}": ClockSignal() if i == 0 else Const(0), f"i_CE{i}": Const(1), f"i_RST{i}": Const(0)}
+        ports |= {"i_CLK0": ClockSignal(), "i_CE0": Const(1), "i_RST0": Const(0)}
         return Instance(
             "MULT18X18D",
             p_CLK0_DIV="ENABLED", p_GSR="DISABLED", p_RESETMODE="SYNC", p_MULT_BYPASS="DISABLED",
@@ -306,16 +337,12 @@ class _TiledBank(Elaboratable):
         m = Module()
         bank = self.bank
         r, w = bank.r, bank.w
-        lanes = byte_lanes(bank.width, bank.granularity)
-        enables = [w.en[at // bank.granularity] for at, _ in lanes]
-        slices = tiling(bank.depth, len(lanes))
+        slices = cut(bank.width, bank.depth, bank.granularity)
         outputs: list[Value] = []
         chosen: list[Value] = []
-        base = 0
-        for s, mode in enumerate(slices):
+        for s, group in enumerate(slices):
+            mode, base = group[0].mode, group[0].base
             high = (mode.depth - 1).bit_length()
-            # The first slices are the deepest, so that a slice begins at a multiple of its depth.
-            assert base % mode.depth == 0
             write_here, read_here = Signal(name=f"write{s}"), Signal(name=f"read{s}")
             m.d.comb += [
                 write_here.eq(w.addr[high:] == base // mode.depth),
@@ -323,19 +350,16 @@ class _TiledBank(Elaboratable):
             ]
             chosen.append(read_here)
             word: list[Value] = []
-            for first in range(0, len(lanes), mode.bytes):
-                group = list(range(first, min(first + mode.bytes, len(lanes))))
-                m.submodules[f"s{s}b{first}"] = ram = BlockRam(mode, register=bank.latency == 2)
+            for block in group:
+                m.submodules[block.name] = ram = BlockRam(mode, register=bank.latency == 2)
                 m.d.comb += [ram.r_en.eq(r.en), ram.r_addr.eq(r.addr[:high]), ram.w_addr.eq(w.addr[:high])]
-                for i, lane in enumerate(group):
-                    at, bits = lanes[lane]
+                for i, (at, bits) in enumerate(block.lanes):
                     m.d.comb += [
                         ram.w_data[BYTE * i : BYTE * i + bits].eq(w.data[at : at + bits]),
-                        ram.w_en[i].eq(enables[lane] & write_here),
+                        ram.w_en[i].eq(w.en[at // bank.granularity] & write_here),
                     ]
                     word.append(ram.r_data[BYTE * i : BYTE * i + bits])
             outputs.append(Cat(*word))
-            base += mode.depth
         if len(slices) == 1:
             m.d.comb += r.data.eq(outputs[0])
             return m

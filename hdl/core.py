@@ -18,7 +18,8 @@ from .vxm.vxm import Vxm
 
 class Core(wiring.Component):
     """``rx``, ``tx``: the framed byte streams of ``docs/link.md``. ``busy``: a run is in progress;
-    ``error``: the last frame was refused; ``fault``: the program missed an issue cycle (sticky)."""
+    ``error``: the last frame was refused; ``fault``: the program missed an issue cycle (sticky); ``has_image``: an
+    image is loaded, all of it."""
 
     def __init__(self, cfg: Config):
         self.cfg = cfg
@@ -28,6 +29,7 @@ class Core(wiring.Component):
             "busy": Out(1),
             "error": Out(1),
             "fault": Out(1),
+            "has_image": Out(1),
         })  # fmt: skip
 
     def elaborate(self, platform: object) -> Module:
@@ -47,6 +49,7 @@ class Core(wiring.Component):
         wiring.connect(m, host.tx, wiring.flipped(self.tx))
         wiring.connect(m, host.run, icu.control)
         m.d.comb += [self.busy.eq(host.busy), self.error.eq(host.error), self.fault.eq(icu.fault)]
+        m.d.comb += self.has_image.eq(host.has_image)
         load = LoadBus(cfg).create()
         m.d.sync += [getattr(load, name).eq(getattr(host.load, name)) for name in load.signature.members]
         for unit in (icu, mxm, vxm, scale, coef):

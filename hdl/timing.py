@@ -106,7 +106,7 @@ class Timing:
     """Last INSERT with noise = 0 at t: an EMIT may start at t + top_insert."""
     top_insert_noise: int = 5
     """The same with noise = 1, whatever noise the host asked for."""
-    top_noise: int = 19
+    top_noise: int = 21
     """The first INSERT with noise = 1 comes at least this long after the position of the token, or the last
     INSERT with noise = 1: the generator runs ahead of the rows, so that its depth costs no time."""
     top_step: int = 2

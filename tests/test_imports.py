@@ -26,7 +26,7 @@ ALLOWED = {
     "sim": {"hdl", "sim"},
     "firmware": {"hdl", "sim", "firmware"},
     "fpga": {"hdl", "sim", "firmware", "fpga"},
-    "verification": {"hdl", "sim", "firmware", "verification"},
+    "verification": {"hdl", "sim", "firmware", "fpga", "verification"},
     "tests": set(PACKAGES),
 }
 

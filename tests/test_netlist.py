@@ -39,7 +39,7 @@ def test_echo(rng: np.random.Generator) -> None:
 def test_whole_tokens(seed: int) -> None:
     """The core, with bench_core's int4 model and then one in int8: tokens, cycles, no missed issue."""
     with VerilatorModel(netlist_model(Core(TINY), "tiny")) as model:
-        driver = Driver(SimTransport(model))
+        driver = Driver(SimTransport(model), timeout=60)  # seconds of this computer's: a netlist is slow
         for stream, changes in enumerate(({"ffn": 8, "context": 24}, {"width": 8, "layers": 1, "tied": False})):
             rng = np.random.default_rng([seed, stream])
             subject = random_model(TINY, rng, **changes)
@@ -56,8 +56,8 @@ def test_whole_tokens(seed: int) -> None:
 class _Unknown(wiring.Component):
     """Something Yosys cannot map."""
 
-    q: Out(1)
-    d: In(1)
+    def __init__(self) -> None:
+        super().__init__({"d": In(1), "q": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

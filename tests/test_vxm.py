@@ -12,16 +12,26 @@ from typing import Any
 import numpy as np
 import pytest
 from amaranth.back import verilog
-from amaranth.hdl import Elaboratable, Module, Signal
+from amaranth.hdl import Elaboratable, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
 from hdl.config import CONFIGS, TINY, Config
-from hdl.primitives import Multiplier, WideMultiplier
+from hdl.primitives import (
+    Multiplier,
+    WideMultiplier,
+    highest_one,
+    less,
+    round_clamp,
+    round_sat,
+    shift_coarse,
+    shift_fine,
+    shift_keep,
+)
 from hdl.timing import Timing
 from hdl.vxm.alu import VectorAlu
 from hdl.vxm.dequant import Dequantiser
-from hdl.vxm.function import Interpolator
+from hdl.vxm.function import LATENCY, Interpolator
 from hdl.vxm.gumbel import GumbelNoise
 from hdl.vxm.scalar import ScalarUnit
 from hdl.vxm.topk import SortedList, TopK
@@ -92,16 +102,69 @@ def test_wide_multiplier(rng: np.random.Generator, width: int, stages: int) -> N
     _latency_check(WideMultiplier(width, stages=stages), stages + 1, pairs)
 
 
+class _Pieces(Elaboratable):
+    """The combinational pieces beside the ones they replace."""
+
+    def __init__(self, width: int, bits: int):
+        self.bits = bits
+        self.value, self.other, self.shift = Signal(signed(width)), Signal(signed(width)), Signal(6)
+        self.clamped, self.plain = Signal(signed(bits)), Signal(signed(bits))
+        self.below, self.highest = Signal(), Signal(range(width))
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.d.comb += [
+            self.clamped.eq(round_clamp(shift_fine(shift_coarse(self.value, self.shift), self.shift), self.bits)),
+            self.plain.eq(round_sat(shift_keep(self.value, self.shift), self.bits)),
+            self.below.eq(less(self.value, self.other)),
+            self.highest.eq(highest_one(self.value)),
+        ]
+        return m
+
+
+@pytest.mark.parametrize(("width", "bits"), [(36, 32), (53, 32), (33, 18), (20, 18)])
+def test_pieces(rng: np.random.Generator, width: int, bits: int) -> None:
+    """Shift in two stages, rounding to a limit, comparison and leading one: random values and those at the limits."""
+    top = 1 << bits - 1
+    shifts = [int(s) for s in rng.integers(0, 64, 400)]
+    values = [int(rng.integers(-(1 << width - 1), 1 << width - 1)) >> int(rng.integers(width)) for _ in shifts]
+    for shift in range(width - bits + 1):
+        edges = (-top - 1, -top, top - 1, top)
+        near = [(edge << shift) + d + h for edge in edges for d in (-1, 0, 1) for h in (0, (1 << shift) >> 1)]
+        near = [x for x in near if -(1 << width - 1) <= x < 1 << width - 1]
+        values += near
+        shifts += [shift] * len(near)
+    dut = _Pieces(width, bits)
+
+    async def bench(ctx: Any) -> None:
+        for i, (x, shift) in enumerate(zip(values, shifts, strict=True)):
+            other = values[i - 1] if i % 3 else x
+            ctx.set(dut.value, x)
+            ctx.set(dut.other, other)
+            ctx.set(dut.shift, shift)
+            await ctx.delay(1e-9)
+            exact = max(-top, min(top - 1, (x + (1 << shift >> 1)) >> shift))
+            assert ctx.get(dut.clamped) == ctx.get(dut.plain) == exact, (x, shift)
+            assert ctx.get(dut.below) == (x < other)
+            assert ctx.get(dut.highest) == max(0, (x & (1 << width) - 1).bit_length() - 1)
+
+    sim = Simulator(dut)
+    sim.add_testbench(bench)
+    sim.run()
+
+
 def test_interpolator_is_the_table(rng: np.random.Generator) -> None:
-    """Every argument of EXP2, one a cycle; the value stands in the next one."""
+    """Every argument of EXP2, one a cycle; each value stands three cycles later."""
     dut = Interpolator("EXP2", 4)
 
     async def bench(ctx: Any) -> None:
-        for x in range(4096):
-            ctx.set(dut.x, x)
+        for cycle in range(4096 + LATENCY):
+            ctx.set(dut.x, cycle & 4095)
+            if cycle >= LATENCY:
+                x = cycle - LATENCY
+                expected = int(nx.exp2_neg(4096 - x)) if x else 65536
+                assert ctx.get(dut.v) >> (1 if x else 0) == expected
             await ctx.tick()
-            expected = int(nx.exp2_neg(4096 - x)) if x else 65536
-            assert ctx.get(dut.v) >> (1 if x else 0) == expected
 
     sim = Simulator(dut)
     sim.add_clock(1e-6)
@@ -147,6 +210,6 @@ def test_benches_notice_one_cycle(bench: str, unit: Callable[[Config], wiring.Co
 def test_latencies_are_stated_once() -> None:
     """The numbers that the schedule of a token rests on."""
     timing = Timing(TINY)
-    assert timing.acc == max(TINY.vlanes, 4) + 5
-    assert timing.max - timing.acc == 2
-    assert Timing(dataclasses.replace(TINY, vlanes=8, columns=8)).max == 8 + 5 + 3
+    assert timing.acc == max(TINY.vlanes, 4) + 6
+    assert timing.max - timing.acc == 3
+    assert Timing(dataclasses.replace(TINY, vlanes=8, columns=8)).max == 8 + 6 + 5

@@ -155,7 +155,7 @@ class Session:
         return [token for token, sampled, _ in records if sampled], reason
 
 
-START_CYCLES = 2
+START_CYCLES = 3
 """Cycles from ``busy`` to the first cycle of the first token."""
 
 

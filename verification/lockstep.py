@@ -58,6 +58,7 @@ class ProbedCore(Core):
             "busy": Out(1),
             "error": Out(1),
             "fault": Out(1),
+            "has_image": Out(1),
             "probe_running": Out(1),
         }
         ports |= {f"probe_{name.lower()}": Out(row_layout(cfg, shape).size) for name, shape in rows.items()}
@@ -217,7 +218,8 @@ class _TracedToken(TokenRun):
             self.word[1][block] = int(exp[0])
             word = {"mant": self.word[0].copy(), "exp": self.word[1].copy()}
             address = uop["dst"] + uop.i1 // cfg.word_rows
-            self._later.append(("act", cycle + self.t.sxm_act + self.t.act_write, {"en": 1, "addr": address, "data": word}))
+            at = cycle + self.t.sxm_act + self.t.act_write
+            self._later.append(("act", at, {"en": 1, "addr": address, "data": word}))
         return text
 
     def _sxm(self, cycle: int, uop: Uop) -> str:
@@ -248,7 +250,7 @@ class _TracedToken(TokenRun):
         text = super()._top(cycle, uop)
         if uop["op"] == TopOp.EMIT and uop["expert"]:
             expert = {"valid": 1, "index": uop.idx, "id": self.experts[uop.idx]}
-            self._later.append(("expert", cycle + 1, expert))
+            self._later.append(("expert", cycle + self.t.top_emit - self.t.expert, expert))
         return text
 
 

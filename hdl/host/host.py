@@ -33,6 +33,7 @@ class HostLink(wiring.Component):
             "run": Out(RunControl(cfg)),
             "busy": Out(1),
             "error": Out(1),
+            "has_image": Out(1),
         })  # fmt: skip
 
     def elaborate(self, platform) -> Module:
@@ -69,6 +70,7 @@ class HostLink(wiring.Component):
         load = loader.load
         with m.If(load.valid & (load.space == Space.PARAM.value) & (load.addr == Param.IMAGE.value)):
             m.d.sync += image.eq(load.data)
+        m.d.sync += self.has_image.eq(image != 0)
 
         m.d.comb += [
             self.busy.eq(running | self.run.busy),

@@ -139,7 +139,8 @@ class InstructionQueue(wiring.Component):
                 m.d.sync += self.fault.eq(1)
             m.d.sync += [
                 n1.eq(first_n1), left1.eq(first_n1 - 1), any1.eq(first_n1 != 1), many1.eq(first_n1 != 1),
-                d1.eq(fields["d1"]), wait1.eq(fields["d1"] - 1), now1.eq(fields["d1"] == 1), dense1.eq(fields["d1"] == 1),
+                d1.eq(fields["d1"]), wait1.eq(fields["d1"] - 1),
+                now1.eq(fields["d1"] == 1), dense1.eq(fields["d1"] == 1),
                 left2.eq(first_n2 - 1), any2.eq(first_n2 != 1),
                 uop.idx.eq(0), uop.i1.eq(0),
                 uop.first.eq(1), uop.i1_first.eq(1), uop.i2_first.eq(1),

@@ -23,9 +23,9 @@ class Sequencer(wiring.Component):
     Inputs: ``go``: pulse in the cycle before the first token's first phase, at least three cycles after the
     last one ended; ``sampled``: the token in work is followed by a sampled one; ``more``: another token follows
     this one; loop counts; ``layers``. Outputs: ``begin``: a phase begins in the next cycle; ``upcoming``: else,
-    number of the next cycle in its phase; ``enter``: per queue, with ``begin``; pulses ``restart``
-    and ``jump`` beside it; ``mark``: in its first cycle, a loop begins with this phase; ``token_end``: last cycle of a token; ``cycles``: of the token, valid with
-    ``token_end``; ``running``.
+    number of the next cycle in its phase; ``enter``: per queue, with ``begin``; pulses ``restart`` and ``jump``
+    beside it; ``mark``: in its first cycle, a loop begins with this phase; ``token_end``: last cycle of a token;
+    ``cycles``: of the token, valid with ``token_end``; ``running``.
 
     What comes after a phase is worked out while it lasts, with a register behind each step; that takes
     ``Timing.phase_min`` cycles, the shortest phase.

@@ -181,7 +181,8 @@ class Column(wiring.Component):
                 low_pairs.append(reg(low, f"low_l{at}"))
                 high_pairs.append((reg(high, f"high_l{at}"), reg(carry, f"carry_l{at}")))
             low = reg(sum_tree(low_pairs), f"low_b{block}")
-            high, carry = (reg(v, f"{n}_b{block}") for v, n in zip(add_tree(high_pairs), ("high", "carry"), strict=True))
+            high, carry = add_tree(high_pairs)
+            high, carry = reg(high, f"high_b{block}"), reg(carry, f"carry_b{block}")
             exp = self.exp[block]
             shifted_low.append(reg(low << exp, f"low_s{block}"))
             shifted_high.append((reg(shift_up(high, carry, exp), f"high_s{block}"), reg(carry, f"carry_s{block}")))

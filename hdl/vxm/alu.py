@@ -3,9 +3,13 @@
 All products end in the same multiplier, shifter and rounder, at fixed distances before stream Z, so one
 result a cycle on Z is the only rule a schedule has to keep. Cycles before Z::
 
-    -4  multiplier operands chosen (ROPE: cycle t; GAIN: t + 1; EXP: t + 3; SILU: t + 4)
-    -2  product: shifted, rounding bit kept (ROPE: sum of two products, fixed shift)
-    -1  rounded, clamped to 32 bits (PASS and ADD join here)
+    -5  multiplier operands (ROPE: cycle t + 2; GAIN: t + 3; EXP: t + 6; SILU: t + 8)
+    -4  multiplier
+    -3  product: shifted by a multiple of 8 (ROPE: sum of two products)
+    -2  rest of the shift, rounding bit kept (PASS and ADD join here: cycle t + 1; ROPE has a register of its own)
+    -1  rounded, clamped to 32 bits
+
+The registers of an operation are zero unless it is at work, so that several can meet in an OR.
 """
 
 from __future__ import annotations
@@ -18,14 +22,19 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import COEF_FRAC, MAX_EXPERTS_PER_TOKEN, PROB_BITS, SCALE_BITS, WORD, Config
 from ..isa import Queue, Source, VxOp
-from ..primitives import Multiplier, delayed, round_sat, saturate, shift_keep
+from ..primitives import DSP_BITS, Multiplier, delayed, round_clamp, saturate, shift_coarse, shift_fine, shift_keep
 from ..timing import get_timing
 from ..uop import run_state_layout, uop_layout
+from .function import LATENCY as INTERPOLATION
 from .function import Interpolator
 
 SUM_BITS = 40
-_A, _Q = 4, 2
-"""Distances from Z of the last multiplier's operands and of its product."""
+_A = 5
+"""Distance from Z of the last multiplier's operands."""
+_AT = {VxOp.ROPE: 2, VxOp.GAIN: 3, VxOp.EXP: 3 + INTERPOLATION, VxOp.SILU: 5 + INTERPOLATION}
+"""Cycles after t in which they stand there."""
+_ON = _A - 3
+"""An operation is marked until its product is there."""
 
 
 class VectorAlu(wiring.Component):
@@ -59,168 +68,191 @@ class VectorAlu(wiring.Component):
         cfg, uop, v = self.cfg, self.uop, self.cfg.vlanes
         timing = get_timing(cfg)
         lane_bits = (v - 1).bit_length()
-        assert timing.vx_pass == timing.vx_add == 2
-        at = {op: timing.vx(op) - _A for op in (VxOp.ROPE, VxOp.GAIN, VxOp.EXP, VxOp.SILU)}
-        assert [at[op] for op in (VxOp.ROPE, VxOp.GAIN, VxOp.EXP, VxOp.SILU)] == [0, 1, 3, 4]
+        assert timing.vx_pass == timing.vx_add == 3
+        assert all(timing.vx(op) == at + _A for op, at in _AT.items())
 
         # Control: on[op][i] marks the operation i cycles after its micro-op.
         on: dict[VxOp, list[Any]] = {}
-        for op in (VxOp.PASS, VxOp.ADD, *at):
+        for op, at in _AT.items():
             active = uop.valid & (uop.op == op)
             if op == VxOp.SILU:
                 active = active & uop.idx[0]
-            on[op] = delayed(m, active, timing.vx(op), reset=True, name=f"on_{op.name.lower()}")
-        shift = delayed(m, uop.shift, max(at.values()) + _A - _Q, name="shift")
-        unit = delayed(m, uop.unit, at[VxOp.EXP] + _A - _Q, name="unit")
+            on[op] = delayed(m, active, at + _ON, reset=True, name=f"on_{op.name.lower()}")
+        gate = delayed(m, uop.valid & (uop.op == VxOp.SILU) & ~uop.idx[0], 1, reset=True, name="gate")[-1]
+        plain = delayed(m, uop.valid & ((uop.op == VxOp.PASS) | (uop.op == VxOp.ADD)), 1, reset=True, name="plain")[-1]
+        fshift = delayed(m, uop.fshift, 1, name="fshift")[-1]
+        unit = delayed(m, uop.unit, _AT[VxOp.EXP], name="unit")
+        # Shift of the product, picked in the cycle of the operands. ROPE's is fixed.
+        shift = delayed(m, uop.shift, max(_AT.values()), name="shift")
         product_shift = Signal(6)
-        with m.If(on[VxOp.GAIN][at[VxOp.GAIN] + _A - _Q]):
-            m.d.comb += product_shift.eq(shift[at[VxOp.GAIN] + _A - _Q])
-        with m.Elif(on[VxOp.EXP][at[VxOp.EXP] + _A - _Q]):
-            m.d.comb += product_shift.eq(Mux(unit[-1], 0, shift[at[VxOp.EXP] + _A - _Q]))
-        with m.Else():
-            m.d.comb += product_shift.eq(shift[at[VxOp.SILU] + _A - _Q])
+        with m.If(on[VxOp.GAIN][_AT[VxOp.GAIN]]):
+            m.d.comb += product_shift.eq(shift[_AT[VxOp.GAIN]])
+        with m.Elif(on[VxOp.EXP][_AT[VxOp.EXP]]):
+            m.d.comb += product_shift.eq(Mux(unit[-1], 0, shift[_AT[VxOp.EXP]]))
+        with m.Elif(on[VxOp.SILU][_AT[VxOp.SILU]]):
+            m.d.comb += product_shift.eq(shift[_AT[VxOp.SILU]])
+        coarse_shift, fine_shift = delayed(m, product_shift, _A - 2, name="product_shift")[-2:]
 
-        # Cycle t: source row, its 18-bit form, and which of its elements exist.
-        source = [Signal(signed(WORD), name=f"source{lane}") for lane in range(v)]
+        # Cycle t: source row, maximum, and which of the elements exist.
+        source = [Signal(signed(WORD), reset_less=True, name=f"source{lane}") for lane in range(v)]
         for lane in range(v):
             with m.Switch(uop.source):
                 rows = ((Source.Y, self.y), (Source.X, self.x), (Source.Z, self.z), (Source.T, self.t))
                 for name, row in rows:
                     with m.Case(name):
-                        m.d.comb += source[lane].eq(row[lane])
-        narrow = [Signal(signed(18), name=f"narrow{lane}") for lane in range(v)]
-        m.d.comb += [n.eq(saturate(s, 18)) for n, s in zip(narrow, source, strict=True)]
-        top_row = uop.source == Source.T
-        maximum = Signal(signed(WORD))
-        m.d.comb += maximum.eq(Mux(top_row, self.t[0], Mux(uop.bank, self.maximum[1], self.maximum[0])))
-        inside = Signal(v)
+                        m.d.sync += source[lane].eq(row[lane])
+        from_t = uop.source == Source.T
+        maximum = Signal(signed(WORD), reset_less=True)
+        m.d.sync += maximum.eq(Mux(from_t, self.t[0], Mux(uop.bank, self.maximum[1], self.maximum[0])))
+        inside = Signal(v, reset_less=True)
         for lane in range(v):
             element = Cat(Const(lane, lane_bits), uop.idx)
             taken = lane < self.count if lane < MAX_EXPERTS_PER_TOKEN else Const(0)
-            m.d.comb += inside[lane].eq(Mux(top_row, taken, element < self.state.keys))
-        inside_exp = delayed(m, inside, 3, name="inside")[-1]
+            m.d.sync += inside[lane].eq(Mux(from_t, taken, element < self.state.keys))
+        inside_exp = delayed(m, inside, _AT[VxOp.EXP] - 3, name="inside")[-1]
+
+        # t + 1: its 18-bit form.
+        narrowed = [Signal(signed(DSP_BITS), name=f"narrowed{lane}") for lane in range(v)]
+        m.d.comb += [n.eq(saturate(s, DSP_BITS)) for n, s in zip(narrowed, source, strict=True)]
+        narrow = [delayed(m, n, 1, name=f"narrow{lane}")[-1] for lane, n in enumerate(narrowed)]
 
         probabilities: list[Value] = []
         for lane in range(v):
-            probabilities.append(
-                self._lane(m, lane, source[lane], narrow, maximum, inside_exp[lane], on, at, product_shift)
-            )
+            coef = delayed(m, self.c[lane], _AT[VxOp.EXP] - 1, name=f"coef{lane}")
+            cos, sin = (delayed(m, self.c[i], _AT[VxOp.ROPE] - j, name=f"c{i}_{lane}")[-1]
+                        for i, j in ((lane & ~1, 1), (lane | 1, 0)))  # fmt: skip
+            p = self._exp(m, lane, source[lane], maximum, inside_exp[lane], on[VxOp.EXP])
+            probabilities.append(p)
+            silu = self._silu(m, lane, source[lane], fshift, gate, on[VxOp.SILU])
+            # SILU's second factor waits for its first.
+            u = delayed(m, narrow[lane], _AT[VxOp.SILU] - 3, name=f"u{lane}")[-1]
+            exp_on, exp_unit = on[VxOp.EXP][_AT[VxOp.EXP] - 1], unit[_AT[VxOp.EXP] - 1]
+            pairs = [
+                (self._when(m, on[VxOp.ROPE][1], narrowed[lane], f"rope_a{lane}"),
+                 self._when(m, on[VxOp.ROPE][1], cos, f"rope_b{lane}")),
+                (self._gain(m, lane, source[lane], fshift, on[VxOp.GAIN]),
+                 self._when(m, on[VxOp.GAIN][2], coef[2], f"gain_b{lane}")),
+                (p, self._when(m, exp_on, Mux(exp_unit, 1, coef[-1]), f"exp_b{lane}")),
+                (silu, self._when(m, on[VxOp.SILU][_AT[VxOp.SILU] - 1], u, f"silu_b{lane}")),
+            ]  # fmt: skip
+
+            # The last multiplier, and ROPE's second one: a cos - b sin, b cos + a sin.
+            m.submodules[f"last_{lane}"] = last = Multiplier(stages=2)
+            m.submodules[f"cross_{lane}"] = cross = Multiplier(stages=2)
+            for port, values in zip((last.a, last.b), zip(*pairs, strict=True), strict=True):
+                total: Value = Const(0, DSP_BITS)
+                for value in values:
+                    wide = Signal(signed(DSP_BITS))
+                    m.d.comb += wide.eq(value)
+                    total = total | wide.as_unsigned()
+                m.d.comb += port.eq(total.as_signed())
+            m.d.comb += [cross.a.eq(narrow[lane ^ 1]), cross.b.eq(sin)]
+            both = last.p - cross.p if lane % 2 == 0 else last.p + cross.p
+            turned = self._when(m, on[VxOp.ROPE][-1], both >> COEF_FRAC - 1, f"turned{lane}")
+
+            addend = Signal(signed(WORD), reset_less=True, name=f"addend{lane}")
+            m.d.sync += addend.eq(Mux(uop.op == VxOp.ADD, self.x[lane], 0))
+            coarse = Signal(signed(len(last.p) + 1), reset_less=True, name=f"coarse{lane}")
+            kept = Signal.like(coarse, name=f"kept{lane}")
+            m.d.sync += coarse.eq(Mux(on[VxOp.ROPE][-1], 0, shift_coarse(last.p, coarse_shift)))
+            with m.If(plain):
+                m.d.sync += kept.eq(Cat(Const(0, 1), source[lane] + addend).as_signed())
+            with m.Else():
+                m.d.sync += kept.eq(shift_fine(coarse, fine_shift) | turned)
+            z = Signal(signed(WORD), reset_less=True, name=f"z{lane}")
+            m.d.sync += z.eq(round_clamp(kept, WORD))
+            m.d.comb += self.z[lane].eq(z)
         self._sums(m, probabilities, on[VxOp.EXP])
         return m
 
-    def _lane(
-        self, m: Module, lane: int, source: Signal, narrow: list[Signal], maximum: Signal, inside: Value,
-        on: dict[VxOp, list[Any]], at: dict[VxOp, int], product_shift: Signal,
-    ) -> Value:  # fmt: skip
-        """One lane; returns its probability of an EXP, in cycle t + 4."""
-        uop = self.uop
+    @staticmethod
+    def _when(m: Module, on: Value, value: Value, name: str) -> Signal:
+        """``value`` a cycle later if ``on``, else zero."""
+        out = Signal.like(value, reset_less=True, name=name)
+        m.d.sync += out.eq(Mux(on, value, 0))
+        return out
 
-        def reg(shape: Any, name: str) -> Signal:
-            return Signal(shape, reset_less=True, name=f"{name}{lane}")
+    def _gain(self, m: Module, lane: int, source: Value, fshift: Value, on: list[Any]) -> Value:
+        """t + 1: shift. t + 2: round and clamp to 18 bits."""
+        shifted = Signal(signed(WORD + 1), reset_less=True, name=f"shifted{lane}")
+        m.d.sync += shifted.eq(shift_keep(source, fshift))
+        return self._when(m, on[2], round_clamp(shifted, DSP_BITS), f"gain_a{lane}")
 
-        coef = delayed(m, self.c[lane], at[VxOp.EXP], name=f"coef{lane}")
-
-        # PASS, ADD: cycle t sum, t + 1 clamp.
-        addend = self.x[lane].as_unsigned() & (uop.op == VxOp.ADD).replicate(WORD)
-        total = reg(signed(WORD + 1), "total")
-        m.d.sync += total.eq(source + addend.as_signed())
-
-        # GAIN: cycle t shift, t + 1 round and clamp to 18 bits.
-        shifted = reg(signed(WORD + 1), "shifted")
-        m.d.sync += shifted.eq(shift_keep(source, uop.fshift))
-
-        # EXP: t difference, t + 1 table, t + 2 interpolation, t + 3 shift by the integer part.
-        below = reg(signed(WORD + 1), "below")
+    def _exp(self, m: Module, lane: int, source: Value, maximum: Value, inside: Value, on: list[Any]) -> Value:
+        """t + 1: difference. From t + 2: table and interpolation. t + 5: shift by the integer part."""
+        below = Signal(signed(WORD + 1), reset_less=True, name=f"below{lane}")
         m.d.sync += below.eq(source - maximum)
-        negative, whole = below[-1], below[12:]
         m.submodules[f"exp2_{lane}"] = exp2 = Interpolator("EXP2", 4)
-        m.d.comb += exp2.x.eq(below[:12] & negative.replicate(12))
-        # k = -(below >> 12); from 18 on nothing is left.
-        steps, gone = reg(5, "steps"), reg(1, "gone")
-        m.d.sync += [
-            steps.eq(Mux(negative, (-whole[:5])[:5], 0)),
-            gone.eq(negative & ~(whole[5:].all() & (whole[:5] >= 32 - 17))),
-        ]
-        fine = reg(PROB_BITS + 1, "fine")
-        m.d.sync += fine.eq(exp2.v)
-        steps_2 = delayed(m, steps, 1, name=f"steps{lane}")[-1]
-        gone_2 = delayed(m, gone, 1, name=f"gone{lane}")[-1]
-        p = Signal(PROB_BITS + 1, name=f"p{lane}")
-        m.d.comb += p.eq(Mux(gone_2 | ~inside, 0, fine >> steps_2))
-        p_reg = reg(PROB_BITS + 1, "p_reg")
-        m.d.sync += p_reg.eq(p)
+        m.d.comb += exp2.x.eq(below[:12])
+        # With k = -(below >> 12), at least one where below is negative, p = v >> k: k - 1 is the complement of
+        # the integer part, from 16 on nothing is left, and only the maximum itself has bit 16.
+        whole = below[12:]
+        steps = delayed(m, ~whole[:4], INTERPOLATION, name=f"steps{lane}")[-1]
+        rest = Cat(whole[4:].all(), ~whole[-1])
+        some, equal = delayed(m, rest, INTERPOLATION - 1, name=f"rest{lane}")[-1]
+        working = on[_AT[VxOp.EXP] - 2] & inside
+        alive = delayed(m, working & some, 1, name=f"alive{lane}")[-1]
+        unity = delayed(m, working & equal, 1, name=f"unity{lane}")[-1]
+        return self._when(m, alive | unity, Cat(Mux(unity, 0, exp2.v[1 : PROB_BITS + 1] >> steps), unity), f"p{lane}")
 
-        # SILU: the row of g waits as magnitude and 18-bit value for the row of u in cycle t. t: scale the
-        # magnitude; t + 1 table; t + 2 interpolation into the multiplier by g; t + 4 round.
-        magnitude, sign = reg(WORD, "magnitude"), reg(1, "sign")
-        held = reg(signed(18), "held")
-        with m.If(uop.valid & (uop.op == VxOp.SILU) & ~uop.idx[0]):
-            m.d.sync += [
-                magnitude.eq(Mux(source[-1], -source, source)),
-                sign.eq(source[-1]),
-                held.eq(narrow[lane]),
-            ]
-        point = reg(15, "point")
+    def _silu(self, m: Module, lane: int, source: Value, fshift: Value, gate: Value, on: list[Any]) -> Value:
+        """The row of g waits as magnitude and sign for the row of u in cycle t.
+
+        t + 1: magnitude scaled. From t + 2: table and interpolation. t + 5: multiplier by g. t + 7: round.
+        """
+        magnitude, sign = Signal(WORD, reset_less=True, name=f"magnitude{lane}"), Signal(name=f"sign{lane}")
+        with m.If(gate):
+            m.d.sync += [magnitude.eq(Mux(source[-1], -source, source)), sign.eq(source[-1])]
+        scaled = Signal(15, reset_less=True, name=f"scaled{lane}")
+        m.d.sync += scaled.eq((magnitude << 4) >> fshift)
         # The magnitude reaches 16 = 2**15 when a bit from 11 + fshift on is set.
-        always = 11 + (1 << len(uop.fshift)) - 1
-        small = [magnitude[bit] & (uop.fshift <= bit - 11) for bit in range(11, always)]
-        large = Cat(*small, magnitude[always:]).any()
-        scaled = (magnitude << 4) >> uop.fshift
-        m.d.sync += point.eq(scaled[:15] | large.replicate(15))
+        always = 11 + (1 << len(fshift)) - 1
+        reach = [magnitude[bit] & (fshift <= bit - 11) for bit in range(11, always)]
+        large = Signal(reset_less=True, name=f"large{lane}")
+        m.d.sync += large.eq(Cat(*reach, magnitude[always:]).any())
         m.submodules[f"sigmoid_{lane}"] = sigmoid = Interpolator("SIGMOID", 7)
-        m.d.comb += sigmoid.x.eq(point)
-        g = delayed(m, held, 4, name=f"g{lane}")
-        g_sign = delayed(m, sign, 4, name=f"g_sign{lane}")[-1]
-        m.submodules[f"gate_{lane}"] = gate = Multiplier(stages=2)
-        m.d.comb += [gate.a.eq(sigmoid.v), gate.b.eq(g[2])]
-        # g * (65536 - s) = (g << 16) - g * s; the half for rounding sits in the free low bits.
-        product = gate.p ^ g_sign.replicate(len(gate.p)).as_signed()
-        whole_g = Cat(Const(1 << 15, 16), g[4].as_unsigned() & g_sign.replicate(18)).as_signed()
-        silu = Signal(signed(18), name=f"silu{lane}")
-        m.d.comb += silu.eq((product + whole_g + Cat(g_sign, Const(0, 1)).as_signed()) >> 16)
-        u = delayed(m, narrow[lane], at[VxOp.SILU], name=f"u{lane}")[-1]
+        m.d.comb += sigmoid.x.eq(scaled)
+        s = Mux(delayed(m, large, INTERPOLATION, name=f"large{lane}")[-1], sigmoid.last, sigmoid.v)
 
-        # The last multiplier, and ROPE's second one: a cos - b sin, b cos + a sin.
-        m.submodules[f"last_{lane}"] = last = Multiplier(stages=_A - _Q)
-        m.submodules[f"cross_{lane}"] = cross = Multiplier(stages=_A - _Q)
-        cos, sin = self.c[lane & ~1], self.c[lane | 1]
-        m.d.comb += [cross.a.eq(narrow[lane ^ 1]), cross.b.eq(sin)]
-        unit = delayed(m, uop.unit, at[VxOp.EXP], name=f"unit{lane}")[-1]
-        with m.If(on[VxOp.ROPE][at[VxOp.ROPE]]):
-            m.d.comb += [last.a.eq(narrow[lane]), last.b.eq(cos)]
-        with m.Elif(on[VxOp.GAIN][at[VxOp.GAIN]]):
-            m.d.comb += [last.a.eq(round_sat(shifted, 18)), last.b.eq(coef[at[VxOp.GAIN]])]
-        with m.Elif(on[VxOp.EXP][at[VxOp.EXP]]):
-            m.d.comb += [last.a.eq(p), last.b.eq(Mux(unit, 1, coef[at[VxOp.EXP]]))]
-        with m.Else():
-            m.d.comb += [last.a.eq(silu), last.b.eq(u)]
-
-        turned = last.p - cross.p if lane % 2 == 0 else last.p + cross.p
-        kept = reg(signed(len(last.p) + 1), "kept")
-        with m.If(on[VxOp.ROPE][at[VxOp.ROPE] + _A - _Q]):
-            m.d.sync += kept.eq(turned >> COEF_FRAC - 1)
-        with m.Else():
-            m.d.sync += kept.eq(shift_keep(last.p, product_shift))
-        z = reg(signed(WORD), "z")
-        with m.If(on[VxOp.PASS][1] | on[VxOp.ADD][1]):
-            m.d.sync += z.eq(saturate(total, WORD))
-        with m.Else():
-            m.d.sync += z.eq(round_sat(kept, WORD))
-        m.d.comb += self.z[lane].eq(z)
-        return p_reg
+        # sat18(g) * sigma is |g| * s, or |g| * (s - 65536) where g is negative: |g| takes 18 bits without a sign.
+        limit = Mux(sign, 1 << DSP_BITS - 1, (1 << DSP_BITS - 1) - 1)
+        size = Signal(DSP_BITS, reset_less=True, name=f"size{lane}")
+        m.d.sync += size.eq(Mux(magnitude[DSP_BITS - 1 :].any(), limit, magnitude[:DSP_BITS]))
+        size_in = delayed(m, size, INTERPOLATION - 1, name=f"size{lane}")[-1]
+        sign_in = delayed(m, sign, INTERPOLATION + 1, name=f"sign{lane}")[-1]
+        m.submodules[f"gate_{lane}"] = product = Multiplier(stages=2, signed_b=False)
+        below = sign_in & ~s[PROB_BITS]
+        m.d.comb += [
+            product.a.eq(Cat(s[:PROB_BITS], Mux(sign_in, below, s[PROB_BITS]), below).as_signed()),
+            product.b.eq(self._when(m, on[_AT[VxOp.SILU] - 4], size_in, f"g{lane}")),
+        ]
+        silu = Signal(signed(DSP_BITS), reset_less=True, name=f"silu_a{lane}")
+        m.d.sync += silu.eq(product.p[PROB_BITS:].as_signed() + product.p[PROB_BITS - 1])
+        return silu
 
     def _sums(self, m: Module, probabilities: list[Value], on: list[Any]) -> None:
-        """t + 4: sum of the row; t + 5: added to the bank."""
-        at = get_timing(self.cfg).vx_sum - 2
-        assert at == 4
-        first = delayed(m, self.uop.first, at + 1, name="sum_first")[-1]
-        bank = delayed(m, self.uop.bank, at + 1, name="sum_bank")[-1]
-        row_sum: Value = probabilities[0]
-        for p in probabilities[1:]:
-            row_sum = row_sum + p
+        """t + 6: pairs of lanes; t + 7: sum of the row; t + 8: added to the bank.
+
+        The rows of an EXP follow each other, so one running sum serves both banks.
+        """
+        at = get_timing(self.cfg).vx_sum - 1
+        assert at == _AT[VxOp.EXP] + 2
+        first = delayed(m, self.uop.first, at, name="sum_first")[-1]
+        bank = delayed(m, self.uop.bank, at, name="sum_bank")[-1]
+        pairs = []
+        for i in range(0, len(probabilities), 2):
+            pair = Signal(PROB_BITS + 2, reset_less=True, name=f"pair{i}")
+            m.d.sync += pair.eq(probabilities[i] + probabilities[i + 1])
+            pairs.append(pair)
+        row_sum: Value = pairs[0]
+        for pair in pairs[1:]:
+            row_sum = row_sum + pair
         row = Signal(row_sum.shape(), reset_less=True, name="row_sum")
         m.d.sync += row.eq(row_sum)
-        sums = Array(Signal(SUM_BITS, name=f"sum{i}") for i in range(2))
-        with m.If(on[at + 1]):
-            m.d.sync += sums[bank].eq(Mux(first, 0, sums[bank]) + row)
+        running = Signal(SUM_BITS, reset_less=True)
+        total = Signal(SUM_BITS)
+        sums = Array(Signal(SUM_BITS, reset_less=True, name=f"sum{i}") for i in range(2))
+        m.d.comb += total.eq((running & ~first.replicate(SUM_BITS)) + row)
+        with m.If(on[at]):
+            m.d.sync += [running.eq(total), sums[bank].eq(total)]
         m.d.comb += [self.sums[i].eq(sums[i]) for i in range(2)]

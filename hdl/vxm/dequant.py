@@ -4,35 +4,44 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import SCALARS, SCALE_BITS, WORD, Config
 from ..isa import AccSource, Queue
-from ..primitives import Multiplier, WideMultiplier, delayed, round_sat, shift_keep
+from ..primitives import Multiplier, WideMultiplier, delayed, less, round_clamp, shift_coarse, shift_fine
 from ..timing import get_timing
 from ..uop import run_state_layout, uop_layout
 
 _GROUP = 4
-"""Values whose maximum is found in one stage (all pairs compared at once)."""
+"""Values whose maximum is found in two stages (all pairs compared at once, then one taken)."""
+_LOWEST = Const(-(1 << WORD - 1), signed(WORD))
 
 
-def best_of(m: Module, values: list[Any], enables: list[Any], name: str) -> tuple[Value, Value]:
-    """Largest of the enabled signed values and whether there is one, in one stage: all pairs at once.
+def best_of(m: Module, values: list[Any], enables: list[Any], name: str) -> tuple[Signal, Signal]:
+    """Largest of the enabled signed values and whether there is one, two cycles later; else the lowest value.
 
-    Without an enabled value the first result is 0.
+    The first stage is nothing but the comparisons of all pairs.
     """
-    wins = []
-    for i, (a, on) in enumerate(zip(values, enables, strict=True)):
-        win = Signal(name=f"{name}_win{i}")
-        beats = [~enables[j] | (a >= b if i < j else a > b) for j, b in enumerate(values) if j != i]
-        m.d.comb += win.eq(Cat(on, *beats).all())
-        wins.append(win)
-    row: Value = Const(0, WORD)
-    for win, a in zip(wins, values, strict=True):
-        row = row | (a.as_unsigned() & win.replicate(WORD))
-    return row.as_signed(), Cat(*wins).any()
+    # beats[i][j]: value i is to be taken rather than value j, were i enabled.
+    beats = [[Signal(reset_less=True, name=f"{name}_beats{i}_{j}") for j in range(len(values))]
+             for i in range(len(values))]  # fmt: skip
+    for j in range(len(values)):
+        for i in range(j):
+            below = Signal(name=f"{name}_below{i}_{j}")
+            m.d.comb += below.eq(less(values[i], values[j]))
+            m.d.sync += [beats[i][j].eq(~enables[j] | ~below), beats[j][i].eq(~enables[i] | below)]
+    values_1 = [delayed(m, value, 1, name=f"{name}_value{i}")[-1] for i, value in enumerate(values)]
+    enables_1 = [delayed(m, on, 1, name=f"{name}_on{i}")[-1] for i, on in enumerate(enables)]
+    row: Value = _LOWEST.as_unsigned() & (~Cat(*enables_1).any()).replicate(WORD)
+    for i, value in enumerate(values_1):
+        win = Cat(enables_1[i], *(b for j, b in enumerate(beats[i]) if j != i)).all()
+        row = row | (value.as_unsigned() & win.replicate(WORD))
+    best = Signal(signed(WORD), reset_less=True, name=f"{name}_best")
+    some = Signal(reset_less=True, name=f"{name}_some")
+    m.d.sync += [best.eq(row), some.eq(Cat(*enables_1).any())]
+    return best, some
 
 
 class Dequantiser(wiring.Component):
@@ -65,31 +74,36 @@ class Dequantiser(wiring.Component):
         timing = get_timing(cfg)
         lane_bits = (v - 1).bit_length()
         wide_stages = 2
-        drain = timing.acc - (wide_stages + 1) - 2
-        assert drain >= 3, "SCL * R is ready in cycle t + 3"
+        # Behind value: the wide product, shift in two stages, rounding.
+        drain = timing.acc - (wide_stages + 1) - 3
+        assert drain >= 4, "SCL * R is ready in cycle t + 4"
         m.d.comb += self.scalar.eq(uop.scalar)
 
-        # Cycle t: the sum of both shifts, clamped to what a 63-bit product can use.
-        total = Signal(signed(9))
-        shift = Signal(6)
-        m.d.comb += [
-            total.eq(uop.shift + self.exponent),
+        # Operands of cycle t, each behind one multiplexer at most.
+        mantissa = delayed(m, self.mantissa, 1, name="mantissa")[-1]
+        exponent = delayed(m, self.exponent, 1, name="exponent")[-1]
+        own_shift = delayed(m, uop.shift, 1, name="own_shift")[-1]
+        bcast = delayed(m, uop.bcast, 1, name="bcast")[-1]
+        shared = Signal(SCALE_BITS, reset_less=True)
+        m.d.sync += shared.eq(Array(self.scl)[self.state.token[:lane_bits]])
+        # t + 1: the sum of both shifts; t + 2: clamped to what a 63-bit product can use.
+        total = Signal(signed(9), reset_less=True)
+        shift = Signal(6, reset_less=True)
+        m.d.sync += [
+            total.eq(own_shift + exponent),
             shift.eq(Mux(total < 0, 0, Mux(total > 63, 63, total[:6]))),
         ]
-        shift_pipe = delayed(m, shift, timing.acc - 2, name="shift")
+        shift_pipe = delayed(m, shift, timing.acc - 5, name="shift")
         from_gather = delayed(m, uop.source == AccSource.GATHER, drain, reset=True, name="from_gather")[-1]
-        token_lane = self.state.token[:lane_bits]
 
         for lane in range(v):
-            # m = round(SCL * R >> 15): product in cycle t + 2, rounded in t + 3, there until value arrives.
+            # m = round(SCL * R >> 15): product in cycle t + 3, rounded in t + 4, there until value arrives.
+            own = delayed(m, self.scl[lane], 1, name=f"scl{lane}")[-1]
             m.submodules[f"scale{lane}"] = scale = Multiplier(stages=2, signed_a=False, signed_b=False)
-            m.d.comb += [
-                scale.a.eq(Mux(uop.bcast, self.scl[token_lane], self.scl[lane])),
-                scale.b.eq(self.mantissa),
-            ]
+            m.d.comb += [scale.a.eq(Mux(bcast, shared, own)), scale.b.eq(mantissa)]
             factor = Signal(17, reset_less=True, name=f"factor{lane}")
             m.d.sync += factor.eq((scale.p[14:] + 1) >> 1)
-            factor_in = delayed(m, factor, drain - 3, name=f"factor{lane}")[-1]
+            factor_in = delayed(m, factor, drain - 4, name=f"factor{lane}")[-1]
             gathered = delayed(m, self.gather[lane], drain, name=f"gather{lane}")[-1]
 
             m.submodules[f"wide{lane}"] = wide = WideMultiplier(cfg.acc_bits, stages=wide_stages)
@@ -98,9 +112,14 @@ class Dequantiser(wiring.Component):
                 wide.b.eq(factor_in),
             ]
             product = wide.p[: cfg.acc_bits + 17].as_signed()
+            coarse = Signal(signed(len(product) + 1), reset_less=True, name=f"coarse{lane}")
             kept = Signal(signed(len(product) + 1), reset_less=True, name=f"kept{lane}")
             y = Signal(signed(WORD), reset_less=True, name=f"y{lane}")
-            m.d.sync += [kept.eq(shift_keep(product, shift_pipe[-1])), y.eq(round_sat(kept, WORD))]
+            m.d.sync += [
+                coarse.eq(shift_coarse(product, shift_pipe[-2])),
+                kept.eq(shift_fine(coarse, shift_pipe[-1])),
+                y.eq(round_clamp(kept, WORD)),
+            ]
             m.d.comb += self.y[lane].eq(y)
 
         self._maximum(m)
@@ -122,27 +141,18 @@ class Dequantiser(wiring.Component):
         enables: list[Any] = [inside[lane] for lane in range(v)]
         level = 0
         while len(values) > 1:
-            next_values: list[Any] = []
-            next_enables: list[Any] = []
-            for at in range(0, len(values), _GROUP):
-                name = f"max{level}_{at}"
-                best, some = best_of(m, values[at : at + _GROUP], enables[at : at + _GROUP], name)
-                best_reg = Signal(signed(WORD), reset_less=True, name=f"{name}_best")
-                some_reg = Signal(reset_less=True, name=f"{name}_some")
-                m.d.sync += [best_reg.eq(best), some_reg.eq(some)]
-                next_values.append(best_reg)
-                next_enables.append(some_reg)
-            active = delayed(m, active, 1, reset=True, name=f"max{level}_on")[-1]
-            first, bank = (delayed(m, s, 1, name=f"max{level}_c{i}")[-1] for i, s in enumerate((first, bank)))
-            values, enables = next_values, next_enables
+            groups = [
+                best_of(m, values[at : at + _GROUP], enables[at : at + _GROUP], f"max{level}_{at}")
+                for at in range(0, len(values), _GROUP)
+            ]
+            values, enables = [best for best, _ in groups], [some for _, some in groups]
+            active = delayed(m, active, 2, reset=True, name=f"max{level}_on")[-1]
+            first, bank = (delayed(m, s, 2, name=f"max{level}_c{i}")[-1] for i, s in enumerate((first, bank)))
             level += 1
-        assert acc + level + 1 == get_timing(cfg).max
-        lowest = Const(-(1 << WORD - 1), signed(WORD))
+        assert acc + 2 * level + 1 == get_timing(cfg).max
+        # A row without an element is the lowest value: it starts a maximum like any other and never exceeds one.
         for i in range(2):
-            held = Signal(signed(WORD), name=f"maximum{i}")
-            with m.If(active & (bank == i)):
-                with m.If(first):
-                    m.d.sync += held.eq(Mux(enables[0], values[0], lowest))
-                with m.Elif(enables[0] & (values[0] > held)):
-                    m.d.sync += held.eq(values[0])
+            held = Signal(signed(WORD), reset_less=True, name=f"maximum{i}")
+            with m.If(active & (bank == i) & (first | less(held, values[0]))):
+                m.d.sync += held.eq(values[0])
             m.d.comb += self.maximum[i].eq(held)

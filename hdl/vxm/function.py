@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Signal, unsigned
+from amaranth import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import tables
 
+LATENCY = 3
+"""Cycles from ``x`` to ``v``: table, parts of the product, their sum."""
+
 
 class Interpolator(wiring.Component):
     """``v`` = base[i] + (slope[i] * r >> fraction) with ``x`` = (i, r): EXP2 or SIGMOID.
 
-    ``x`` at t; ``v`` is valid, combinationally, in cycle t + 1. The ROM is read without a clock and its
-    output registered: 256 entries are about 400 LUT4, and on an ECP5-85F block RAM is what runs out.
+    ``x`` at t; ``v`` comes from a register in cycle t + 3. The ROM is read without a clock and its output
+    registered: 256 entries are about 400 LUT4, and on an ECP5-85F block RAM is what runs out. Its two halves are
+    read at once, and the one that is meant is picked where the slope is gated.
     The product is an explicit sum of shifted slopes, because a block multiplier would be spent on it.
     """
 
@@ -23,6 +27,9 @@ class Interpolator(wiring.Component):
         self.table = table
         self.fraction = fraction
         self.base_bits, self.slope_bits = tables.WIDTHS[table]
+        base, slope = tables.TABLES[table]()[-1]
+        self.last = base + (slope * ((1 << fraction) - 1) >> fraction)
+        """``v`` of the largest ``x``."""
         super().__init__({
             "x": In(unsigned(8 + fraction)),
             "v": Out(unsigned(self.base_bits + 1)),
@@ -31,19 +38,37 @@ class Interpolator(wiring.Component):
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         words = tables.packed(self.table)
-        m.submodules.rom = rom = memory.Memory(shape=unsigned(36), depth=len(words), init=words)
-        port = rom.read_port(domain="comb")
-        m.d.comb += port.addr.eq(self.x[self.fraction :])
-        base = Signal(self.base_bits, reset_less=True)
-        slope = Signal(self.slope_bits, reset_less=True)
-        rest = Signal(self.fraction, reset_less=True)
-        m.d.sync += [
-            base.eq(port.data[: self.base_bits]),
-            slope.eq(port.data[self.base_bits : self.base_bits + self.slope_bits]),
-            rest.eq(self.x[: self.fraction]),
+        index, rest = self.x[self.fraction :], self.x[: self.fraction]
+        # t: both halves of the table.
+        size = len(words) // 2
+        found = []
+        for half in range(2):
+            part = words[half * size : (half + 1) * size]
+            m.submodules[f"rom{half}"] = rom = memory.Memory(shape=unsigned(36), depth=size, init=part)
+            port = rom.read_port(domain="comb")
+            m.d.comb += port.addr.eq(index[:-1])
+            word = Signal(self.base_bits + self.slope_bits, reset_less=True, name=f"word{half}")
+            m.d.sync += word.eq(port.data)
+            found.append(word)
+        upper, rest_1 = Signal(reset_less=True), Signal(self.fraction, reset_less=True)
+        m.d.sync += [upper.eq(index[-1]), rest_1.eq(rest)]
+
+        # t + 1: the base and as many shifted slopes as there are bits, in three parts.
+        word = Mux(upper, found[1], found[0])
+        base, slope = word[: self.base_bits], word[self.base_bits :]
+        terms: list[Value] = [
+            (slope & rest_1[bit].replicate(self.slope_bits)) << bit for bit in range(self.fraction)
         ]
-        total = base << self.fraction
-        for bit in range(self.fraction):
-            total = total + ((slope & rest[bit].replicate(self.slope_bits)) << bit)
-        m.d.comb += self.v.eq(total >> self.fraction)
+        third = (self.fraction - 1) // 2
+        parts: list[Signal] = []
+        for i, group in enumerate(([base << self.fraction, terms[0]], terms[1 : 1 + third], terms[1 + third :])):
+            total = sum(group[1:], group[0])
+            part_sum = Signal(total.shape(), reset_less=True, name=f"part{i}")
+            m.d.sync += part_sum.eq(total)
+            parts.append(part_sum)
+
+        # t + 2: their sum.
+        v = Signal.like(self.v, reset_less=True)
+        m.d.sync += v.eq((parts[0] + parts[1] + parts[2]) >> self.fraction)
+        m.d.comb += self.v.eq(v)
         return m

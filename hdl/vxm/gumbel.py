@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import tables
 from ..config import Config
 from ..mem import Rom
-from ..primitives import leading_one
+from ..primitives import highest_one
 from ..timing import get_timing
 from ..uop import index_bits
 
 NOISE_BITS = tables.GUMBEL_BASE_BITS
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
-_DEPTH = 13
-"""Registers from the row index to the noise: hash 8, leading one, shift, table 2, interpolation."""
+_DEPTH = 18
+"""Registers from the row index to the noise: hash 10, argument, leading one, octave, shift, table 2, product 2."""
 
 
 def _rotated(x: Value, by: int) -> Value:
@@ -33,9 +33,9 @@ def _rotated(x: Value, by: int) -> Value:
 class GumbelNoise(wiring.Component):
     """``noise`` (V x 22 bit signed, 16 fraction bits) of the ids row * V + lane, row = 0, 1, 2 ...
 
-    ``advance``: the row on ``noise`` is used in this cycle, the next one follows in the next cycle. ``last``
-    (with ``advance``): begin again at row 0. A new ``seed`` or ``position`` also begins again. The first row
-    stands on ``noise`` ``timing.top_noise`` cycles after either.
+    ``advance`` at t: the row on ``noise`` is used in cycle t + 1, the next one follows in the next cycle. ``last``
+    (with ``advance``): begin again at row 0. A new ``seed`` or ``position`` also begins again. The first
+    ``advance`` comes ``timing.top_noise`` cycles after either.
     """
 
     def __init__(self, cfg: Config):
@@ -69,11 +69,16 @@ class GumbelNoise(wiring.Component):
             fresh.eq(0),
         ]
         m.d.comb += stale.eq(fresh | (seed != self.seed) | (position != self.position))
+        # The pipeline's enable goes to thousands of registers and is therefore one itself.
         filling = Signal(range(_DEPTH + 2))
         row = Signal(index_bits(cfg))
-        step = Signal()
-        m.d.comb += step.eq(self.advance | ((filling != 0) & (filling <= _DEPTH)))
-        with m.If(stale | (self.advance & self.last)):
+        step, again = Signal(), Signal()
+        m.d.sync += [
+            again.eq(stale | (self.advance & self.last)),
+            # What is left of a filling that begins again does not count.
+            step.eq(self.advance | ((filling != 0) & (filling <= _DEPTH) & ~again)),
+        ]
+        with m.If(again):
             m.d.sync += [filling.eq(_DEPTH + 1), row.eq(0)]
         with m.Else():
             with m.If(filling != 0):
@@ -99,14 +104,16 @@ class GumbelNoise(wiring.Component):
             rest_2 = Signal(3, reset_less=True, name=f"rest_2_{lane}")
             noise = Signal(signed(NOISE_BITS), reset_less=True, name=f"noise{lane}")
             base, slope = word[:NOISE_BITS].as_signed(), word[NOISE_BITS:].as_signed()
-            total = base << 3
-            for bit in range(3):
-                total = total + (Mux(rest_2[bit], slope, Const(0, signed(1))) << bit)
+            terms = [Mux(rest_2[bit], slope, Const(0, signed(1))) << bit for bit in range(3)]
+            low = Signal(signed(NOISE_BITS + 4), reset_less=True, name=f"low{lane}")
+            high = Signal((terms[1] + terms[2]).shape(), reset_less=True, name=f"high{lane}")
             with m.If(step):
                 m.d.sync += [
                     rest_1.eq(rests[lane]),
                     rest_2.eq(rest_1),
-                    noise.eq(total >> 3),
+                    low.eq((base << 3) + terms[0]),
+                    high.eq(terms[1] + terms[2]),
+                    noise.eq((low + high) >> 3),
                 ]
             m.d.comb += self.noise[lane].eq(noise)
         return m
@@ -128,42 +135,45 @@ class GumbelNoise(wiring.Component):
         x0: Value = counter
         x1: Value = position_32
         for r, rotation in enumerate(_ROTATIONS):
+            if r == 4:
+                # Key injection after round 4, in a cycle of its own: x0 += 0, x1 += third + 1.
+                x0_reg, x1_reg = reg(32, "x0_key"), reg(32, "x1_key")
+                with m.If(step):
+                    m.d.sync += [x0_reg.eq(x0), x1_reg.eq(x1 + third_key_1)]
+                x0, x1 = x0_reg, x1_reg
             total, mixed = Signal(32, name=f"sum{r}_{lane}"), Signal(32, name=f"mix{r}_{lane}")
-            if r == 0:
-                m.d.comb += total.eq(x0 + first_key)
-            elif r == 4:  # key injection after round 4: x0 += 0, x1 += third + 1
-                m.d.comb += total.eq(x0 + x1 + third_key_1)
-                x1 = (x1 + third_key_1)[:32]
-            elif r == 7:  # key injection after round 8, for the half of the state that is used
-                m.d.comb += total.eq(x0 + x1 + third_key)
-            else:
-                m.d.comb += total.eq(x0 + x1)
-            m.d.comb += mixed.eq(_rotated(x1, rotation) ^ total)
+            m.d.comb += [total.eq(x0 + (x1 if r else first_key)), mixed.eq(_rotated(x1, rotation) ^ total)]
             x0_reg, x1_reg = reg(32, f"x0_{r}"), reg(32, f"x1_{r}")
             with m.If(step):
                 m.d.sync += [x0_reg.eq(total), x1_reg.eq(mixed)]
             x0, x1 = x0_reg, x1_reg
+        # Key injection after round 8, for the half of the state that is used.
+        hashed = reg(32, "hashed")
+        with m.If(step):
+            m.d.sync += hashed.eq(x0 + third_key)
+        x0 = hashed
 
         high = x0[31]
-        x = Signal(23, name=f"x{lane}")
-        m.d.comb += x.eq((x0[8:31] ^ high.replicate(23)) | 1)
-        leading = leading_one(m, x, f"leading{lane}")
-        octave = Signal(5, name=f"octave{lane}")
-        m.d.comb += octave.eq(22 - leading)
         last = tables.GUMBEL_LOW - 1
-        linear = ~high & (octave >= last)
-        x_reg, n_reg = reg(23, "x_reg"), reg(5, "n_reg")
-        high_reg, linear_reg = reg(1, "high_reg"), reg(1, "linear_reg")
+        x, x_1, x_2 = (reg(23, f"x_arg{i}") for i in range(3))
+        high_0, high_1, high_2 = (reg(1, f"high{i}") for i in range(3))
+        leading, octave, linear = reg(5, "leading"), reg(5, "octave"), reg(1, "linear")
         address, rest = reg(10, "address"), reg(3, "rest")
         fraction = Signal(8, name=f"fraction{lane}")
-        m.d.comb += fraction.eq(Mux(linear_reg, x_reg[8:16], (x_reg << n_reg)[14:22]))
+        m.d.comb += fraction.eq(Mux(linear, x_2[8:16], (x_2 << octave)[14:22]))
         with m.If(step):
             m.d.sync += [
-                x_reg.eq(x),
-                n_reg.eq(Mux(linear, last, octave)),
-                high_reg.eq(high),
-                linear_reg.eq(linear),
-                address.eq(Cat(fraction[3:], Mux(high_reg, n_reg, n_reg | tables.GUMBEL_HIGH))),
+                x.eq((x0[8:31] ^ high.replicate(23)) | 1),
+                high_0.eq(high),
+                leading.eq(highest_one(x)),
+                x_1.eq(x),
+                high_1.eq(high_0),
+                # On side 0 the octaves from the last one on are one piece.
+                linear.eq(~high_1 & (leading <= 22 - last)),
+                octave.eq(Mux(~high_1 & (leading <= 22 - last), last, 22 - leading)),
+                x_2.eq(x_1),
+                high_2.eq(high_1),
+                address.eq(Cat(fraction[3:], Mux(high_2, octave, octave | tables.GUMBEL_HIGH))),
                 rest.eq(fraction[:3]),
             ]
         return address, rest

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import MAX_EXPERTS_PER_TOKEN, WORD, Config
 from ..isa import Queue, TopOp
-from ..primitives import saturate
+from ..primitives import delayed, less, saturate
 from ..timing import get_timing
 from ..uop import run_state_layout, uop_layout
 from .gumbel import GumbelNoise
@@ -29,44 +29,84 @@ def entry_layout(cfg: Config) -> data.StructLayout:
 class SortedList(wiring.Component):
     """The ``topk_max`` best entries so far, best first, kept by parallel insertion.
 
-    ``clear`` empties the list, and ``insert.valid`` puts ``insert`` in, in the same cycle if both are set;
-    ``pop`` removes the head. Entries come in rising id, so an equal key goes behind.
+    ``clear`` empties the list, and ``insert.valid`` puts ``insert`` in, in the same cycle if both are set. Both
+    take effect three cycles later: a register; comparison with all entries; the move. Entries come in rising id,
+    so an equal key goes behind. ``pop`` removes the head; the entries behind it move up a cycle later, which is
+    why heads may be taken every other cycle only.
+
+    ``rank`` orders heads: valid before invalid, the larger key, the lower id. Keys and their complements come from
+    registers of their own, and the entries hold complements: a comparison is then a sum, without the inverters
+    that a difference has in front of its carry chain.
     """
 
     def __init__(self, cfg: Config):
         self.cfg = cfg
+        layout = entry_layout(cfg)
+        rank = unsigned(1 + WORD + layout["id"].width)
         super().__init__({
-            "insert": In(entry_layout(cfg)),
+            "insert": In(layout),
             "clear": In(1),
             "pop": In(1),
-            "head": Out(entry_layout(cfg)),
+            "head": Out(layout),
+            "rank": Out(rank),
+            "rank_not": Out(rank),
         })  # fmt: skip
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         depth = self.cfg.topk_max
         layout = entry_layout(self.cfg)
-        entries = [Signal(layout, name=f"entry{i}") for i in range(depth)]
-        stays = Signal(depth)
-        for i, e in enumerate(entries):
-            m.d.comb += stays[i].eq(e.valid & ~self.clear & (e.key >= self.insert.key))
+        valid = Signal(depth)
+        # t + 1 (new): which entries stay in front of it, once the one before (placed) has taken its place.
+        new = Signal(layout, reset_less=True)
+        entering, wiping, wipe = Signal(), Signal(), Signal()
+        stays = Signal(depth, init=-1)
+        m.d.sync += [
+            new.eq(self.insert),
+            entering.eq(self.insert.valid),
+            wiping.eq(self.clear),
+            wipe.eq(wiping),
+        ]
+        # From here on, key is the complement.
+        placed = Signal(layout, reset_less=True)
+        entries = [Signal(layout, name=f"entry{i}", reset_less=True) for i in range(depth)]
+        m.d.sync += [placed.eq(new), placed.key.eq(~new.key)]
+        not_above = [(new.key + e.key)[-1] for e in (placed, *entries)]
+        ahead = Signal(depth)
+        m.d.comb += ahead.eq(Cat(*not_above[1:]) & valid & ~wipe.replicate(depth))
+        for i in range(depth):
+            moved = not_above[0] if i == 0 else Mux(stays[i - 1], not_above[0], ahead[i - 1])
+            m.d.sync += stays[i].eq(~entering | (~wiping & Mux(stays[i], ahead[i], moved)))
+
+        # t + 2: the move. The head has its key, too.
+        key = Signal(signed(WORD), reset_less=True)
+        pop_rest = Signal()
+        m.d.sync += pop_rest.eq(self.pop)
+        kept = valid & ~wipe.replicate(depth)
+        m.d.sync += valid.eq(kept)
         empty = Signal(layout)
-        with m.If(self.insert.valid):
-            for i, e in enumerate(entries):
-                with m.If(~stays[i]):
-                    if i == 0:
-                        m.d.sync += e.eq(self.insert)
-                    else:
-                        before = entries[i - 1]
-                        with m.If(stays[i - 1]):
-                            m.d.sync += e.eq(self.insert)
-                        with m.Else():
-                            m.d.sync += [e.eq(before), e.valid.eq(before.valid & ~self.clear)]
-        with m.Elif(self.clear):
-            m.d.sync += [e.valid.eq(0) for e in entries]
-        with m.Elif(self.pop):
-            m.d.sync += [e.eq(behind) for e, behind in zip(entries, [*entries[1:], empty], strict=True)]
-        m.d.comb += self.head.eq(entries[0])
+        for i, e in enumerate(entries):
+            behind, is_behind = (entries[i + 1], valid[i + 1]) if i + 1 < depth else (empty, Const(0))
+            with m.If(pop_rest if i else self.pop):
+                m.d.sync += [e.eq(behind), valid[i].eq(is_behind)]
+                if i == 0:
+                    m.d.sync += key.eq(~behind.key)
+            with m.Elif(~stays[i]):
+                if i == 0:
+                    m.d.sync += [e.eq(placed), valid[i].eq(1), key.eq(~placed.key)]
+                else:
+                    m.d.sync += [
+                        e.eq(Mux(stays[i - 1], placed, entries[i - 1])),
+                        valid[i].eq(stays[i - 1] | kept[i - 1]),
+                    ]
+        head = entries[0]
+        m.d.comb += [
+            self.head.eq(head),
+            self.head.valid.eq(valid[0]),
+            self.head.key.eq(key),
+            self.rank.eq(Cat(~head.id, key[:-1], ~key[-1], valid[0])),
+            self.rank_not.eq(Cat(head.id, head.key[:-1], ~head.key[-1], ~valid[0])),
+        ]
         return m
 
 
@@ -75,10 +115,13 @@ class TopK(wiring.Component):
 
     INSERT: element id = idx * V + lane enters if below ``limit``; the first micro-op of an instruction
     empties the lists. With noise = 1 the host's ``noise`` mode counts (0 none, 1 beside the key, 2 in it).
-    EMIT at t: ``expert_valid`` with ``expert_index``, ``expert_id`` in cycle t + 1; ``t`` (row T) and
+    EMIT at t: ``expert_valid`` with ``expert_index``, ``expert_id`` in cycle t + 2; ``t`` (row T) and
     ``count`` (experts of this EMIT) from ``timing.top_row`` on. A sampling EMIT (expert = 0) takes candidates
     while its step is below the host's ``topk``; ``token_valid`` with ``token`` ``timing.top_emit`` after the
-    last step.
+    last step. All of them come from registers.
+
+    Rows with noise reach the lists two cycles later than others: an INSERT without noise comes at least that long
+    behind one with noise.
     """
 
     def __init__(self, cfg: Config):
@@ -106,8 +149,8 @@ class TopK(wiring.Component):
         v = cfg.vlanes
         lane_bits = (v - 1).bit_length()
         timing = get_timing(cfg)
-        assert (timing.top_insert, timing.top_insert_noise, timing.top_step) == (1, 2, 2)
-        assert (timing.top_row, timing.top_emit) == (2, 3)
+        assert (timing.top_insert, timing.top_insert_noise, timing.top_step) == (3, 5, 2)
+        assert timing.top_row == 2 and timing.top_emit >= 4
         inserting = Signal()
         m.d.comb += inserting.eq(uop.valid & (uop.op == TopOp.INSERT))
 
@@ -118,29 +161,31 @@ class TopK(wiring.Component):
             gumbel.advance.eq(inserting & uop.noise),
             gumbel.last.eq(uop.last),
         ]
-        late = Signal()
-        late_first = Signal(reset_less=True)
-        m.d.sync += [late.eq(inserting & uop.noise), late_first.eq(uop.first)]
+        # Rows without noise go straight to the lists; rows with noise are two cycles at the adder.
+        late = delayed(m, inserting & uop.noise, 2, reset=True, name="late")[-1]
+        late_first = delayed(m, uop.first, 2, name="late_first")[-1]
+        noisy, in_key = Signal(), Signal()
+        m.d.sync += [noisy.eq(self.noise != 0), in_key.eq(self.noise == 2)]
 
         lists = []
         for lane in range(v):
             m.submodules[f"list{lane}"] = sorted_list = SortedList(cfg)
             lists.append(sorted_list)
-            element = Signal(len(uop.idx) + lane_bits, name=f"element{lane}")
+            element = Cat(Const(lane, lane_bits), uop.idx)
             enters = Signal(name=f"enters{lane}")
-            m.d.comb += [element.eq(Cat(Const(lane, lane_bits), uop.idx)), enters.eq(element < uop.limit)]
-            # Rows without noise go straight in; rows with noise spend one cycle at the adder.
-            noisy = Signal(entry_layout(cfg), name=f"noisy{lane}", reset_less=True)
-            z = saturate(self.y[lane] + Mux(self.noise == 0, 0, gumbel.noise[lane]), WORD)
-            m.d.sync += [
-                noisy.valid.eq(enters),
-                noisy.key.eq(Mux(self.noise == 2, z, self.y[lane])),
-                noisy.z.eq(z),
-                noisy.id.eq(element),
-            ]
+            m.d.comb += enters.eq(element < uop.limit)
+            y = delayed(m, self.y[lane], 2, name=f"y{lane}")
+            total = Signal(signed(WORD + 1), name=f"total{lane}", reset_less=True)
+            m.d.sync += total.eq(y[1] + Mux(noisy, gumbel.noise[lane], 0))
+            late_enters = delayed(m, enters, 2, name=f"enters{lane}")[-1]
+            late_element = delayed(m, element, 2, name=f"element{lane}")[-1]
+            z = saturate(total, WORD)
             with m.If(late):
                 m.d.comb += [
-                    sorted_list.insert.eq(noisy),
+                    sorted_list.insert.valid.eq(late_enters),
+                    sorted_list.insert.key.eq(Mux(in_key, z, y[2])),
+                    sorted_list.insert.z.eq(z),
+                    sorted_list.insert.id.eq(late_element),
                     sorted_list.clear.eq(late_first),
                 ]
             with m.Else():
@@ -160,20 +205,19 @@ class TopK(wiring.Component):
         emitting = Signal()
         m.d.comb += emitting.eq(uop.valid & (uop.op == TopOp.EMIT))
 
-        # t: which lane's head is best; the lower id wins a tie.
-        ranks = [Cat(~s.head.id, s.head.key).as_signed() for s in lists]
-        valid = [s.head.valid for s in lists]
-        best = Signal(v)
-        for i in range(v):
-            beats = [~valid[j] | (ranks[i] > ranks[j]) for j in range(v) if j != i]
-            m.d.comb += best[i].eq(Cat(valid[i], *beats).all())
-        chosen = Signal(v)
+        # t: all pairs of heads.
+        beats: list[list[Value]] = [[s.head.valid] for s in lists]
+        for j in range(v):
+            for i in range(j):
+                above = Signal(reset_less=True, name=f"above{i}_{j}")
+                m.d.sync += above.eq((lists[i].rank + lists[j].rank_not)[-1])
+                beats[i].append(above)
+                beats[j].append(~above)
         step = Signal()
         expert, first, last = Signal(reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
         counts = Signal(reset_less=True)
         index = Signal(len(uop.i1), reset_less=True)
         m.d.sync += [
-            chosen.eq(best),
             step.eq(emitting),
             expert.eq(uop.expert),
             first.eq(uop.first),
@@ -182,19 +226,15 @@ class TopK(wiring.Component):
             counts.eq(uop.i1 < self.topk),
         ]
 
-        # t + 1: take it.
+        # t + 1: take the best.
         layout = entry_layout(cfg)
         bits: Value = Const(0, layout.size)
-        for i, s in enumerate(lists):
-            bits = bits | (s.head.as_value() & chosen[i].replicate(layout.size))
-            m.d.comb += s.pop.eq(step & chosen[i])
+        for s, wins in zip(lists, beats, strict=True):
+            chosen = Cat(*wins).all()
+            bits = bits | (s.head.as_value() & chosen.replicate(layout.size))
+            m.d.comb += s.pop.eq(step & chosen)
         winner = Signal(layout)
-        m.d.comb += [
-            winner.as_value().eq(bits),
-            self.expert_valid.eq(step & expert),
-            self.expert_index.eq(index),
-            self.expert_id.eq(winner.id),
-        ]
+        m.d.comb += winner.as_value().eq(bits)
         row = Array(Signal(signed(WORD), name=f"t{lane}", reset_less=True) for lane in range(v))
         count = Signal.like(self.count)
         with m.If(step & expert):
@@ -202,22 +242,35 @@ class TopK(wiring.Component):
             with m.If(index < v):
                 m.d.sync += row[index[: (v - 1).bit_length()]].eq(winner.key)
         m.d.comb += [self.count.eq(count), *(self.t[lane].eq(row[lane]) for lane in range(v))]
+
+        # t + 2: an expert leaves; a candidate is compared with the best so far.
         candidate = Signal(layout, reset_less=True)
-        sampling, begins = Signal(), Signal(reset_less=True)
-        ends = Signal()
+        sampling, begins, ends = Signal(), Signal(reset_less=True), Signal()
+        leaves, place = Signal(), Signal.like(index, reset_less=True)
+        with m.If(step):
+            m.d.sync += [candidate.eq(winner), candidate.valid.eq(winner.valid & counts)]
         m.d.sync += [
-            candidate.eq(winner),
-            candidate.valid.eq(winner.valid & counts),
+            leaves.eq(step & expert),
+            place.eq(index),
             sampling.eq(step & ~expert),
             begins.eq(first),
             ends.eq(step & ~expert & last),
         ]
+        m.d.comb += [
+            self.expert_valid.eq(leaves),
+            self.expert_index.eq(place),
+            self.expert_id.eq(candidate.id),
+        ]
 
-        # t + 2: the largest z so far, the lower id among equals.
+        # t + 3: the largest z so far, the lower id among equals.
         z, token = Signal(signed(WORD), reset_less=True), Signal.like(candidate.id, reset_less=True)
-        better = Cat(~candidate.id, candidate.z).as_signed() > Cat(~token, z).as_signed()
-        with m.If(sampling & (begins | (candidate.valid & better))):
+        better = less(Cat(~token, z).as_signed(), Cat(~candidate.id, candidate.z).as_signed())
+        take = Signal()
+        m.d.sync += take.eq(sampling & (begins | (candidate.valid & better)))
+        with m.If(take):
             m.d.sync += [z.eq(candidate.z), token.eq(candidate.id)]
-        done = Signal()
-        m.d.sync += done.eq(ends)
-        m.d.comb += [self.token_valid.eq(done), self.token.eq(token)]
+        # It is in its register from t + 4 on.
+        m.d.comb += [
+            self.token_valid.eq(delayed(m, ends, get_timing(cfg).top_emit - 2, reset=True, name="done")[-1]),
+            self.token.eq(token),
+        ]

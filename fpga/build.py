@@ -1,0 +1,227 @@
+"""From a board's name to a bitstream: elaborate, synthesise, place and route, fill the memories, pack.
+
+The hardware is built without contents; image and boot bytes are put into the block RAMs afterwards
+(:mod:`fpga.bitstream`). The same sources, tools, seed and model give the same bitstream.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import amaranth_boards.ulx3s as ulx3s
+
+from firmware.compiler import CACHE, compile_model
+from firmware.errors import LpuError
+from firmware.image_file import Image
+from firmware.simulate import REPORT_POSITION, resolve_model
+from fpga import bitstream, tools
+from fpga.board import Board, BoardTop
+from fpga.contents import demo_stream, power_on
+from fpga.ecp5 import Ecp5
+from hdl.contract import contract_hash
+
+ROOT = Path("build")
+"""Each board has its folder here, relative to the working directory."""
+NAME = "lpu"
+MODEL_VARIANTS = {"LFE5U-12F": "--12k", "LFE5U-25F": "--25k", "LFE5U-45F": "--45k", "LFE5U-85F": "--85k"}
+_PACKAGES = {"BG381": "CABGA381"}
+
+SYNTHESIS = "synth_ecp5 -nodsp -nobram -top {top}"
+"""Block RAMs and multipliers are instances already: what Yosys would infer beside them has other latencies."""
+
+Stage = Callable[[str, str], None]
+"""Called with a stage's name and what it is doing."""
+
+
+def platform(board: Board) -> object:
+    """The board's platform, with memories and multipliers of ECP5."""
+    base = getattr(ulx3s, board.platform)
+    made = type(f"Lpu{board.platform}", (Ecp5, base), {"primitives": True})
+    return made()
+
+
+def elaborate(board: Board, folder: Path) -> None:
+    """Writes NAME.il (RTLIL) and NAME.lpf (pins, clocks)."""
+    plan = platform(board).prepare(BoardTop(board), NAME)  # type: ignore[attr-defined]
+    for suffix in ("il", "lpf"):
+        content = plan.files[f"{NAME}.{suffix}"]
+        data = content if isinstance(content, bytes) else content.encode()
+        (folder / f"{NAME}.{suffix}").write_bytes(data)
+
+
+def synthesise(folder: Path, on_line: tools.OnLine = lambda line: None) -> tools.Cost:
+    """NAME.il to the netlist NAME.json."""
+    (folder / f"{NAME}.ys").write_text(
+        f"read_rtlil {NAME}.il\n{SYNTHESIS.format(top=NAME)}\nwrite_json {NAME}.json\n"
+    )
+    return tools.run("yosys", ["-q", "-l", "yosys.log", f"{NAME}.ys"], folder, "yosys.log", on_line)
+
+
+def place_and_route(
+    board: Board, folder: Path, seed: int, on_line: tools.OnLine = lambda line: None
+) -> tools.Cost:
+    """NAME.json to NAME.SEED.config, .report.json and .placed.json. A missed clock is not an error here."""
+    made = platform(board)
+    device = made.device  # type: ignore[attr-defined]
+    stem = f"{NAME}.{seed}"
+    return tools.run(
+        "nextpnr-ecp5",
+        [
+            MODEL_VARIANTS[device], "--package", _PACKAGES[made.package],  # type: ignore[attr-defined]
+            "--speed", made.speed, "--json", f"{NAME}.json", "--lpf", f"{NAME}.lpf",  # type: ignore[attr-defined]
+            "--textcfg", f"{stem}.config", "--write", f"{stem}.placed.json", "--report", f"{stem}.report.json",
+            "--log", f"{stem}.log", "--seed", str(seed), "--timing-allow-fail",
+        ],
+        folder, f"{stem}.log", on_line,
+    )  # fmt: skip
+
+
+def core_fmax(report: dict[str, object]) -> float:
+    """MHz that the core's clock reaches; the slowest of all clocks, should there be more."""
+    clocks = report["fmax"]
+    assert isinstance(clocks, dict) and clocks
+    return min(float(c["achieved"]) for c in clocks.values())
+
+
+def used(report: dict[str, object], board: Board) -> dict[str, dict[str, int]]:
+    """Resources: used, and what the vendor publishes for the device."""
+    utilisation = report["utilization"]
+    assert isinstance(utilisation, dict)
+    names = {"lut4": "TRELLIS_COMB", "ff": "TRELLIS_FF", "dsp": "MULT18X18D", "ebr": "DP16KD"}
+    limits = dataclasses.asdict(board.limits)
+    return {key: {"used": utilisation[cell]["used"], "available": limits[key]} for key, cell in names.items()}
+
+
+@dataclasses.dataclass
+class Result:
+    """A finished build."""
+
+    board: Board
+    folder: Path
+    report: dict[str, object]
+    image: Image
+
+    @property
+    def timing_met(self) -> bool:
+        return float(self.report["fmax_mhz"]) >= float(self.report["target_mhz"])  # type: ignore[arg-type]
+
+    def over_limits(self) -> list[str]:
+        """Resources of which more are used than the vendor publishes for the device."""
+        return [
+            f"{key}: {value['used']:,} of {value['available']:,}"
+            for key in ("lut4", "ff", "dsp", "ebr")
+            if isinstance(value := self.report[key], dict) and value["used"] > value["available"]
+        ]
+
+
+def build(
+    board: Board, model: str | None, seeds: Sequence[int], stage: Stage = lambda name, what: None, again: bool = False
+) -> Result:
+    """Builds ROOT/BOARD/lpu.bit and report.json; of several seeds the fastest is taken.
+
+    ``again``: run the tools even where their inputs are those of the last build. Raises LpuError for a model
+    that does not fit and for a failing tool.
+    """
+    folder = ROOT / board.name
+    folder.mkdir(parents=True, exist_ok=True)
+    model = model or board.model
+    stage("compile", model)
+    cfg = board.cfg
+    image = compile_model(resolve_model(model), cfg, cfg.weight_bits, cache=CACHE).image
+    stage("elaborate", board.name)
+    elaborate(board, folder)
+    costs: dict[str, tools.Cost | None] = {}
+
+    def step(
+        name: str, inputs: Sequence[str], outputs: Sequence[str], run: Callable[[tools.OnLine], tools.Cost]
+    ) -> None:
+        """Runs a tool unless its outputs were made from these very inputs."""
+        digest = hashlib.sha256(json.dumps([tools.versions(), name]).encode())
+        for file in inputs:
+            digest.update((folder / file).read_bytes())
+        stamp = folder / f"{outputs[0]}.made"
+        fresh = stamp.is_file() and all((folder / file).is_file() for file in outputs)
+        known = json.loads(stamp.read_text()) if fresh else {}
+        if not again and known.get("inputs") == digest.hexdigest():
+            costs[name] = tools.Cost(known["seconds"], known["peak_mib"])
+            return
+        stamp.unlink(missing_ok=True)
+        stage(name, "")
+        cost = costs[name] = run(lambda line: stage(name, line))
+        stamp.write_text(json.dumps({"inputs": digest.hexdigest(), **dataclasses.asdict(cost)}))
+
+    step("synthesis", [f"{NAME}.il"], [f"{NAME}.json"], lambda on_line: synthesise(folder, on_line))
+    for seed in seeds:
+        step(
+            f"place and route, seed {seed}",
+            [f"{NAME}.json", f"{NAME}.lpf"],
+            [f"{NAME}.{seed}.config", f"{NAME}.{seed}.report.json", f"{NAME}.{seed}.placed.json"],
+            lambda on_line, seed=seed: place_and_route(board, folder, seed, on_line),  # type: ignore[misc]
+        )
+    reports = {seed: json.loads((folder / f"{NAME}.{seed}.report.json").read_text()) for seed in seeds}
+    fmax = {seed: core_fmax(report) for seed, report in reports.items()}
+    best = max(seeds, key=lambda seed: fmax[seed])
+
+    stage("memories", f"seed {best}")
+    wids = bitstream.find_wids(folder / f"{NAME}.{best}.placed.json", cfg)
+    label = bitstream.Label(
+        board.name, cfg.hash(), contract_hash(cfg), board.clock_hz, str(image.meta["model"]),
+        f"{image.identity:016x}", wids,
+    )  # fmt: skip
+    text = (folder / f"{NAME}.{best}.config").read_text()
+    (folder / f"{NAME}.config").write_text(bitstream.put(text, cfg, label, power_on(image, cfg, demo_stream(image))))
+    stage("pack", f"{NAME}.bit")
+    costs["pack"] = bitstream.pack(folder, f"{NAME}.config", f"{NAME}.bit")
+
+    cycles = image.cycles(REPORT_POSITION, True)
+    report: dict[str, object] = {
+        "board": board.name,
+        "fmax_mhz": round(fmax[best], 2),
+        "target_mhz": board.clock_hz / 1e6,
+        **used(reports[best], board),
+        "cycles_per_token": cycles,
+        "position": REPORT_POSITION,
+        "tokens_per_second": round(board.clock_hz / cycles),
+        "model": str(image.meta["model"]),
+        "image": label.image,
+        "seed": best,
+        "seeds": {str(seed): round(value, 2) for seed, value in fmax.items()},
+        "seeds_median_mhz": round(statistics.median(fmax.values()), 2),
+        "tools": tools.versions(),
+        "config": cfg.name,
+        "config_hash": cfg.hash(),
+        "contract_hash": contract_hash(cfg),
+        "bitstream_sha256": hashlib.sha256((folder / f"{NAME}.bit").read_bytes()).hexdigest(),
+        "stages": {name: dataclasses.asdict(cost) for name, cost in costs.items() if cost},
+        "evidence": "static timing after place and route; cycles counted in RTL simulation; nothing has run on a board",
+    }
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    return Result(board, folder, report, image)
+
+
+def patch(bit: Path, image: Image, board: Board, output: Path, boot: bytes) -> None:
+    """``bit`` with another model's weights, program and boot bytes, as ``output``.
+
+    Raises LpuError for a bitstream that is not of this board, or not one of ours.
+    """
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir=ROOT if ROOT.is_dir() else None) as name:
+        folder = Path(name)
+        (folder / "in.bit").write_bytes(bit.read_bytes())
+        try:
+            bitstream.unpack(folder, "in.bit", "in.config")
+        except LpuError as error:
+            raise LpuError(f"{bit}: not an ECP5 bitstream: {error}") from None
+        text = (folder / "in.config").read_text()
+        label = bitstream.read_label(text)
+        bitstream.check_label(label, board.cfg)
+        label = dataclasses.replace(label, model=str(image.meta["model"]), image=f"{image.identity:016x}")
+        (folder / "out.config").write_text(bitstream.put(text, board.cfg, label, power_on(image, board.cfg, boot)))
+        bitstream.pack(folder, "out.config", "out.bit")
+        output.write_bytes((folder / "out.bit").read_bytes())

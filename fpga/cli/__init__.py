@@ -1,0 +1,1 @@
+"""Commands of ``lpu`` that make or change bitstreams."""

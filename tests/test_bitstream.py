@@ -1,0 +1,136 @@
+"""Contents of block RAMs in bitstreams: the text that Trellis reads, labels, and exchange without place and route."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from amaranth.back import rtlil
+from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Module, Signal
+
+from firmware.errors import LpuError
+from fpga import bitstream, tools
+from fpga.bitstream import Label, cells, check_label, find_wids, init_text, put, read_label
+from fpga.boot import boot_words
+from fpga.build import SYNTHESIS
+from fpga.contents import BANKED, BOOT, bank_path
+from fpga.ecp5 import MODES, Block, BlockRam, Ecp5, Mode
+from hdl.config import TINY
+from hdl.contract import contract_hash
+from hdl.link import space_shape
+
+LABEL = Label("board", TINY.hash(), contract_hash(TINY), 100, "model", "0123", ())
+
+
+class _Rams(Elaboratable):
+    """One block RAM of each shape, with contents."""
+
+    def __init__(self, contents: dict[Mode, list[int]]):
+        self.contents = contents
+        self.clk, self.i, self.o = Signal(), Signal(), Signal()
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.domains.sync = ClockDomain(reset_less=True)
+        m.d.comb += ClockSignal().eq(self.clk)
+        parity = self.i
+        for mode, words in self.contents.items():
+            m.submodules[f"ram{mode.depth}"] = ram = BlockRam(mode, register=True, init=words)
+            at = Signal(range(mode.depth))
+            m.d.sync += at.eq(at + 1)
+            m.d.comb += [ram.r_en.eq(1), ram.r_addr.eq(at), ram.w_addr.eq(at), ram.w_en.eq(self.i.replicate(mode.bytes))]
+            parity = parity ^ ram.r_data.xor()
+        m.d.sync += self.o.eq(parity)
+        return m
+
+
+def test_contents_as_nextpnr_writes_them(tmp_path: Path, rng: np.random.Generator) -> None:
+    """What is put in afterwards is what nextpnr makes of INITVAL parameters, at every shape; ecppack and ecpunpack
+    keep it, and the label."""
+
+    class Primitives(Ecp5):
+        primitives = True
+
+    contents = {mode: [int(x) for x in rng.integers(0, 1 << mode.width, mode.depth)] for mode in MODES}
+    top = _Rams(contents)
+    text = rtlil.convert(top, name="top", platform=Primitives(), ports=[top.clk, top.i, top.o], emit_src=False)
+    (tmp_path / "top.il").write_text(text)
+    (tmp_path / "top.ys").write_text(f"read_rtlil top.il\n{SYNTHESIS.format(top='top')}\nwrite_json top.json\n")
+    tools.run("yosys", ["-q", "-l", "yosys.log", "top.ys"], tmp_path, "yosys.log")
+    tools.run(
+        "nextpnr-ecp5",
+        ["--85k", "--package", "CABGA381", "--speed", "6", "--json", "top.json", "--textcfg", "top.config",
+         "--write", "placed.json", "--log", "nextpnr.log", "--lpf-allow-unconstrained"],
+        tmp_path, "nextpnr.log",
+    )  # fmt: skip
+    config = (tmp_path / "top.config").read_text()
+    written = dict(re.findall(r"(?m)^\.bram_init (\d+)\n((?:[0-9a-f ]+\n)+)", config))
+    wids = re.findall(r'"(ram\d+)\.ebr": \{.*?"WID": "([01]+)"', (tmp_path / "placed.json").read_text(), re.DOTALL)
+    assert len(wids) == len(contents)
+    by_name = {name: str(int(bits, 2)) for name, bits in wids}
+    for mode, words in contents.items():
+        lanes = tuple((9 * i, 9) for i in range(mode.bytes))
+        block = Block("x", mode, 0, lanes)
+        assert written[by_name[f"ram{mode.depth}"]].split() == init_text(block.words(words), block).split()
+    config = re.sub(r"(?m)^\.comment", f".comment {LABEL.text()}\n.comment", config, count=1)
+    (tmp_path / "labelled.config").write_text(config)
+    bitstream.pack(tmp_path, "labelled.config", "top.bit")
+    bitstream.unpack(tmp_path, "top.bit", "again.config")
+    again = (tmp_path / "again.config").read_text()
+    assert read_label(again) == LABEL
+    found = dict(re.findall(r"(?m)^\.bram_init (\d+)\n((?:[0-9a-f ]+\n)+)", again))
+    assert {k: v.split() for k, v in found.items()} == {k: v.split() for k, v in written.items()}
+
+
+def test_put_replaces_contents_and_label(rng: np.random.Generator) -> None:
+    """All banks' blocks get contents, foreign sections stay, and doing it twice is doing it once."""
+    count = sum(1 for _ in cells(TINY))
+    label = dataclasses.replace(LABEL, wids=tuple(range(3, 3 + count)))
+    contents = {BOOT: boot_words(b"boot")}
+    for space in BANKED:
+        banks, depth = space_shape(TINY, space)
+        for sub in range(banks):
+            contents[bank_path(TINY, space, sub)] = [int(x) for x in rng.integers(0, 1 << 32, depth)]
+    old = ".device X\n\n.comment Part: X\n\n.tile A:B\narc: a b\n\n.bram_init 3\n000 001\n\n.bram_init 2\n007 006\n\n"
+    once = put(old, TINY, label, contents)
+    assert read_label(once) == label
+    assert "arc: a b\n" in once and ".bram_init 2\n007 006\n" in once and "000 001\n" not in once
+    assert put(once, TINY, label, contents) == once
+    assert once.count(".bram_init") == count + 1
+    boot = once.split(f".bram_init {2 + count}\n")[1].split()
+    assert boot[:5] == ["162", "16f", "16f", "174", "000"]
+
+
+def test_every_word_of_a_bank_is_in_one_block(rng: np.random.Generator) -> None:
+    """The blocks of a bank hold each bit of each word once."""
+    path = bank_path(TINY, BANKED[0], 0)
+    depth, width = TINY.weight_depth, TINY.lanes * 8
+    words = [int.from_bytes(rng.bytes(width // 8), "little") for _ in range(depth)]
+    back = [0] * depth
+    for _, owner, block in cells(TINY):
+        if owner == path:
+            for i, value in enumerate(block.words(words)):
+                for lane, (at, bits) in enumerate(block.lanes):
+                    back[block.base + i] |= (value >> 9 * lane & (1 << bits) - 1) << at
+    assert back == words
+
+
+def test_labels_of_others_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LpuError, match="no open-lpu label"):
+        read_label(".device X\n.comment Part: X\n")
+    with pytest.raises(LpuError, match="another version"):
+        check_label(dataclasses.replace(LABEL, contract="0" * 16), TINY)
+    check_label(LABEL, TINY)
+    (tmp_path / "n.json").write_text('        "a.ebr": {\n          "WID": "0011"\n')
+    with pytest.raises(LpuError, match="block RAMs are not in it"):
+        find_wids(tmp_path / "n.json", TINY)
+
+
+def test_a_failing_tool_shows_its_log(tmp_path: Path) -> None:
+    (tmp_path / "bad.ys").write_text("no_such_command\n")
+    with pytest.raises(LpuError, match="no_such_command"):
+        tools.run("yosys", ["-q", "-l", "yosys.log", "bad.ys"], tmp_path, "yosys.log")
