@@ -104,9 +104,33 @@ class Loader(wiring.Component):
         agreed = Signal()
         """An INFO has set the sequence number since reset."""
         ahead = Signal(8)
-        m.d.comb += ahead.eq(frame.seq - self.last)
+        """How far the frame's number is ahead, in the cycle after it was offered."""
+        m.d.sync += ahead.eq(frame.seq - self.last)
 
-        for pulse in (self.load.valid, self.start, self.abort, self.answer.valid,
+        # The byte comes straight out of a block RAM: it goes into a register before it goes anywhere else, and
+        # with it what is to be done with it.
+        byte = Signal(8, reset_less=True)
+        place = Signal.like(col, reset_less=True)
+        heading, copying, full = Signal(), Signal(), Signal()
+        head_place = Signal(range(head_bytes), reset_less=True)
+        m.d.sync += [byte.eq(self.byte), place.eq(col), head_place.eq(pos), heading.eq(0), copying.eq(0), full.eq(0)]
+        with m.If(heading):
+            m.d.sync += head.word_select(head_place, 8).eq(byte)
+        with m.If(copying):
+            with m.If(place == 0):
+                m.d.sync += self.load.data.eq(byte)
+            with m.Else():
+                m.d.sync += self.load.data.word_select(place, 8).eq(byte)
+        m.d.sync += self.load.valid.eq(full)
+        with m.If(full):
+            m.d.sync += [
+                self.load.space.eq(field(Request.LOAD, "space")),
+                self.load.sub.eq(field(Request.LOAD, "sub")),
+                self.load.addr.eq(field(Request.LOAD, "addr")),
+                field(Request.LOAD, "addr").eq(field(Request.LOAD, "addr") + 1),
+            ]
+
+        for pulse in (self.start, self.abort, self.answer.valid,
                       self.ledger.begin, self.ledger.grant, self.good, self.bad):  # fmt: skip
             m.d.sync += pulse.eq(0)
 
@@ -164,10 +188,12 @@ class Loader(wiring.Component):
 
             with m.State("HEAD"):
                 m.d.comb += step.eq(1)
-                m.d.sync += [head.word_select(pos[: (head_bytes - 1).bit_length()], 8).eq(self.byte),
-                             head_left.eq(head_left - 1), left.eq(left - 1)]  # fmt: skip
+                m.d.sync += [heading.eq(1), head_left.eq(head_left - 1), left.eq(left - 1)]
                 with m.If(head_left == 1):
-                    m.next = "ACT"
+                    m.next = "HEADED"
+
+            with m.State("HEADED"):
+                m.next = "ACT"
 
             with m.State("ACT"):
                 with m.Switch(frame.type):
@@ -234,17 +260,9 @@ class Loader(wiring.Component):
 
             with m.State("COPY"):
                 m.d.comb += step.eq(1)
-                with m.If(col == 0):
-                    m.d.sync += self.load.data.eq(self.byte)
-                with m.Else():
-                    m.d.sync += self.load.data.word_select(col, 8).eq(self.byte)
-                m.d.sync += col.eq(col + 1)
+                m.d.sync += [copying.eq(1), col.eq(col + 1)]
                 with m.If(col == row_size - 1):
-                    m.d.sync += [col.eq(0), rows.eq(rows - 1), self.load.valid.eq(1),
-                                 self.load.space.eq(field(Request.LOAD, "space")),
-                                 self.load.sub.eq(field(Request.LOAD, "sub")),
-                                 self.load.addr.eq(field(Request.LOAD, "addr")),
-                                 field(Request.LOAD, "addr").eq(field(Request.LOAD, "addr") + 1)]  # fmt: skip
+                    m.d.sync += [col.eq(0), rows.eq(rows - 1), full.eq(1)]
                     with m.If(rows == 1):
                         m.next = "ACCEPT"
 

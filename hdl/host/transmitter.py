@@ -58,6 +58,8 @@ class Transmitter(wiring.Component):
         seq = Signal(8)
         fault = Signal(4)
 
+        first = Signal(16)
+        """Index of the first record of a TOKENS frame: the store moves on when the frame is chosen."""
         values = {
             Reply.ACK: {},
             Reply.ERROR: {"fault": fault, "last": self.last},
@@ -67,7 +69,7 @@ class Transmitter(wiring.Component):
                 "lanes": cfg.lanes, "columns": cfg.columns, "vlanes": cfg.vlanes,
                 "context_max": cfg.context_max, "vocab_max": cfg.vocab_max, "topk_max": cfg.topk_max,
             },
-            Reply.TOKENS: {"first": self.first},
+            Reply.TOKENS: {"first": first},
             Reply.DONE: {"reason": self.why, "records": self.written},
             Reply.STATUS: {
                 "busy": Cat(self.busy, self.lost), "fault": self.fault, "last": self.last,
@@ -97,29 +99,33 @@ class Transmitter(wiring.Component):
         left = Signal(range(length_max + 1))
         records = Signal(range(link.BATCH_MAX + 1))
         begin = Signal()
-
-        def send(reply: Reply, number) -> list:
-            return [out.eq(frame(reply, number)), left.eq(2 + link.size(reply))]
+        chosen = Signal(8)
+        number = Signal(8)
+        """Type and sequence number of the frame to compose."""
 
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += begin.eq(1)
-                m.d.sync += [self.at.eq(self.first), records.eq(0)]
+                m.d.sync += [self.at.eq(self.first), first.eq(self.first), records.eq(0)]
                 with m.If(waiting):
-                    m.d.sync += waiting.eq(0)
-                    with m.Switch(kind):
-                        for reply in (Reply.ACK, Reply.ERROR, Reply.INFO, Reply.STATUS):
-                            with m.Case(reply.value):
-                                m.d.sync += send(reply, seq)
-                    m.next = "BYTES"
+                    m.d.sync += [waiting.eq(0), chosen.eq(kind), number.eq(seq)]
+                    m.next = "COMPOSE"
                 with m.Elif(self.ready != 0):
                     m.d.comb += self.take.eq(1)
-                    m.d.sync += [*send(Reply.TOKENS, self.run), records.eq(self.ready)]
-                    m.next = "BYTES"
+                    m.d.sync += [chosen.eq(Reply.TOKENS.value), number.eq(self.run), records.eq(self.ready)]
+                    m.next = "COMPOSE"
                 with m.Elif(self.ended):
                     m.d.comb += self.told.eq(1)
-                    m.d.sync += send(Reply.DONE, self.run)
-                    m.next = "BYTES"
+                    m.d.sync += [chosen.eq(Reply.DONE.value), number.eq(self.run)]
+                    m.next = "COMPOSE"
+
+            with m.State("COMPOSE"):
+                m.d.comb += begin.eq(1)
+                with m.Switch(chosen):
+                    for reply in Reply:
+                        with m.Case(reply.value):
+                            m.d.sync += [out.eq(frame(reply, number)), left.eq(2 + link.size(reply))]
+                m.next = "BYTES"
 
             with m.State("BYTES"):
                 m.d.comb += [self.o.valid.eq(1), self.o.payload.data.eq(out[:8])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -235,13 +235,16 @@ class TopK(wiring.Component):
             m.d.comb += s.pop.eq(step & chosen)
         winner = Signal(layout)
         m.d.comb += winner.as_value().eq(bits)
-        row = Array(Signal(signed(WORD), name=f"t{lane}", reset_less=True) for lane in range(v))
         count = Signal.like(self.count)
         with m.If(step & expert):
             m.d.sync += count.eq(index + 1)
-            with m.If(index < v):
-                m.d.sync += row[index[: (v - 1).bit_length()]].eq(winner.key)
-        m.d.comb += [self.count.eq(count), *(self.t[lane].eq(row[lane]) for lane in range(v))]
+        m.d.comb += self.count.eq(count)
+        for lane in range(v):
+            row, enable = Signal(signed(WORD), name=f"t{lane}", reset_less=True), Signal(name=f"t_on{lane}")
+            m.d.sync += enable.eq(emitting & uop.expert & (uop.i1 == lane))
+            with m.If(enable):
+                m.d.sync += row.eq(winner.key)
+            m.d.comb += self.t[lane].eq(row)
 
         # t + 2: an expert leaves; a candidate is compared with the best so far.
         candidate = Signal(layout, reset_less=True)
