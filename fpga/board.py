@@ -12,7 +12,7 @@ from typing import Any
 from amaranth.build import Attrs, Pins, Resource
 from amaranth.hdl import Cat, ClockDomain, ClockSignal, Elaboratable, Module, ResetInserter, Signal, Value
 from amaranth.lib import io, wiring
-from amaranth.lib.cdc import FFSynchronizer, ResetSynchronizer
+from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.wiring import In, Out
 
 from firmware.errors import LpuError
@@ -41,6 +41,8 @@ class Limits:
 
 
 # The family data sheet's table of devices (FPGA-DS-02012); registers: two for each slice's two LUTs.
+_LFE5U_25F = Limits(lut4=24_288, ff=24_288, dsp=28, ebr=56)
+_LFE5U_45F = Limits(lut4=43_848, ff=43_848, dsp=72, ebr=108)
 _LFE5U_85F = Limits(lut4=83_640, ff=83_640, dsp=156, ebr=208)
 
 
@@ -68,6 +70,8 @@ class Board:
 BOARDS = {
     board.name: board
     for board in (
+        Board("ulx3s-25f", "ULX3S_25F_Platform", "ulx3s-25f", 50_000_000, 3_000_000, "names-4k", _LFE5U_25F),
+        Board("ulx3s-45f", "ULX3S_45F_Platform", "ulx3s-45f", 75_000_000, 3_000_000, "names-4k", _LFE5U_45F),
         Board("ulx3s-85f", "ULX3S_85F_Platform", "ulx3s-85f", 100_000_000, 3_000_000, "stories-500k", _LFE5U_85F),
     )
 }
@@ -84,10 +88,10 @@ def get_board(name: str) -> Board:
 class BoardCore(wiring.Component):
     """A core between a UART and a boot memory.
 
-    After reset the boot memory's bytes go to the core; bytes from ``rx`` wait until it is done. ``button``
-    (asynchronous, high while pressed): the core starts anew and the boot memory is played again. What lies in
-    the core's banks stays, so once a host has begun to load another image the boot memory does not fit them any
-    more and is not played again; INFO then names no image until a host has loaded one.
+    After reset (``hold``) the boot memory's bytes go to the core; bytes from ``rx`` wait until it is done.
+    ``button`` (asynchronous, high while pressed): the core starts anew and the boot memory is played again. What
+    lies in the core's banks stays, so once a host has begun to load another image the boot memory does not fit them
+    any more and is not played again; INFO then names no image until a host has loaded one.
 
     ``led``: 0 a second's heartbeat; 1 a run is in progress; 2 the last frame was refused or the program missed
     an issue cycle; 3 the boot memory is being played; 4, 5 bytes received, sent; 6 a byte was lost on the line.
@@ -101,6 +105,7 @@ class BoardCore(wiring.Component):
             "rx": In(1, init=1),
             "tx": Out(1, init=1),
             "button": In(1),
+            "hold": In(1),
             "led": Out(LEDS),
         })  # fmt: skip
 
@@ -128,8 +133,9 @@ class BoardCore(wiring.Component):
         with m.Else():
             m.d.sync += same.eq(same + 1)
         hold = Signal(range(RESTART_CLOCKS + 1))
-        restart = Signal()
-        m.d.sync += [before.eq(pressed), restart.eq(hold != 0)]
+        # Straight from a register: it reaches every flip-flop of the core.
+        restart = Signal(init=1)
+        m.d.sync += [before.eq(pressed), restart.eq((hold != 0) | self.hold)]
         with m.If(pressed & ~before):
             m.d.sync += hold.eq(RESTART_CLOCKS)
         with m.Elif(hold != 0):
@@ -186,11 +192,11 @@ class BoardCore(wiring.Component):
 def clocked(m: Module, core: BoardCore, clk_in: Value, input_hz: int) -> None:
     """Adds ``core`` as submodule ``board``, in a domain ``sync`` of its clock made from ``clk_in``.
 
-    The domain is in reset until the PLL has locked.
+    It is held until the PLL has locked. The domain has no reset: flip-flops start as the bitstream says.
     """
     m.submodules.pll = pll = Pll(input_hz, round(core.clock_hz))
-    m.domains.sync = ClockDomain("sync")
-    m.submodules.reset = ResetSynchronizer(~pll.lock, domain="sync")
+    m.domains.sync = ClockDomain("sync", reset_less=True)
+    m.submodules.lock = FFSynchronizer(~pll.lock, core.hold, init=1)
     m.submodules.board = core
     m.d.comb += [pll.clk_in.eq(clk_in), ClockSignal("sync").eq(pll.clk)]
 

@@ -41,7 +41,7 @@ Stage = Callable[[str, str], None]
 def platform(board: Board) -> object:
     """The board's platform, with memories and multipliers of ECP5."""
     base = getattr(ulx3s, board.platform)
-    made = type(f"Lpu{board.platform}", (Ecp5, base), {"primitives": True})
+    made = type(f"Lpu{board.platform}", (Ecp5, base), {"primitives": True, "multipliers": board.limits.dsp})
     return made()
 
 

@@ -100,10 +100,13 @@ def boot_stream(
 
 
 def demo_stream(image: Image) -> bytes:
-    """:func:`boot_stream` of the run that a board makes unless told otherwise: DEMO_PROMPT, or id 0 without a
-    tokenizer, continued until the model ends the text or the context is full. The same text each time."""
+    """:func:`boot_stream` of the run that a board makes unless told otherwise: DEMO_PROMPT, or the model's first id
+    where that would take much of its context, continued until the model ends the text or the context is full. The
+    same text each time."""
     tokenizer = image_tokenizer(image)
-    prompt = tokenizer.encode(DEMO_PROMPT) if tokenizer.available else [0]
+    prompt = tokenizer.encode(DEMO_PROMPT) if tokenizer.available else []
+    if not 0 < len(prompt) <= image.context // 4:
+        prompt = [int(image.meta.get("begin") or 0)]
     return boot_stream(image, prompt, image.context, stop_ids=image.stop_ids[:STOP_IDS_MAX])
 
 

@@ -315,6 +315,9 @@ class Ecp5:
     """
 
     primitives = False
+    multipliers: int | None = None
+    """Blocks that may be used; what comes after them (the scalar unit comes last) is built of LUTs."""
+    _multipliers_used = 0
 
     def bank(self, bank: Bank) -> Elaboratable:
         """A bank cut into byte lanes and depth slices."""
@@ -324,8 +327,11 @@ class Ecp5:
         """A ROM: two ports share blocks of 1024 x 18; one port of up to 512 x 36 uses both ports of one."""
         return _TiledRom(rom)
 
-    def multiplier(self, multiplier: Multiplier) -> Elaboratable:
-        """A multiplier's block, wired to it."""
+    def multiplier(self, multiplier: Multiplier) -> Elaboratable | None:
+        """A multiplier's block, wired to it; None when all are used."""
+        if self._multipliers_used == self.multipliers:
+            return None
+        self._multipliers_used += 1
         return _WiredDsp(multiplier)
 
 

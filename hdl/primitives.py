@@ -140,9 +140,10 @@ class Multiplier(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        if hasattr(platform, "multiplier"):
-            # The platform has blocks of its own: same registers.
-            m.submodules.block = platform.multiplier(self)
+        # The platform may have blocks of its own (same registers), and some left.
+        block = platform.multiplier(self) if hasattr(platform, "multiplier") else None
+        if block is not None:
+            m.submodules.block = block
             return m
         a: Value = self.a
         b: Value = self.b

@@ -42,7 +42,8 @@ class _Rams(Elaboratable):
             m.submodules[f"ram{mode.depth}"] = ram = BlockRam(mode, register=True, init=words)
             at = Signal(range(mode.depth))
             m.d.sync += at.eq(at + 1)
-            m.d.comb += [ram.r_en.eq(1), ram.r_addr.eq(at), ram.w_addr.eq(at), ram.w_en.eq(self.i.replicate(mode.bytes))]
+            m.d.comb += [ram.r_en.eq(1), ram.r_addr.eq(at), ram.w_addr.eq(at)]
+            m.d.comb += ram.w_en.eq(self.i.replicate(mode.bytes))
             parity = parity ^ ram.r_data.xor()
         m.d.sync += self.o.eq(parity)
         return m

@@ -73,8 +73,9 @@ class Loader(wiring.Component):
         pos = Signal(range(link.PAYLOAD_MAX))
         step = Signal()
         rewind = Signal()
-        m.d.comb += self.at.eq(Mux(rewind, 0, pos + step))
-        m.d.sync += pos.eq(self.at)
+        behind = Signal.like(pos, init=1)
+        m.d.comb += self.at.eq(Mux(rewind, 0, Mux(step, behind, pos)))
+        m.d.sync += [pos.eq(self.at), behind.eq(self.at + 1)]
 
         head_bytes = max(link.size(r) for r in Request)
         head = Signal(8 * head_bytes)
@@ -101,6 +102,9 @@ class Loader(wiring.Component):
         rejected = Signal()
         """A frame was refused since the last one carried out, so that frames behind a gap are not answered
         one by one."""
+        is_type, length_ok, ordered, exclusive, is_next, is_late = (
+            Signal(name=name) for name in ("is_type", "length_ok", "ordered", "exclusive", "is_next", "is_late")
+        )
         agreed = Signal()
         """An INFO has set the sequence number since reset."""
         ahead = Signal(8)
@@ -157,34 +161,40 @@ class Loader(wiring.Component):
                         refuse(frame.fault)
 
             with m.State("TYPE"):
-                # The head's first byte is on `byte` from here on, but `step` begins with the next state.
-                length_ok = Signal()
-                ordered = Signal()
-                exclusive = Signal()
+                # The head's first byte is on `byte` from here on, but `step` begins with the head.
+                m.d.sync += [is_type.eq(1), is_next.eq(ahead == 1), is_late.eq((ahead == 0) | ahead[-1])]
                 with m.Switch(frame.type):
                     for kind in Request:
                         with m.Case(kind.value):
                             fixed = link.size(kind)
                             more = kind is Request.LOAD
-                            m.d.comb += [
+                            m.d.sync += [
                                 length_ok.eq((left > fixed) if more else (left == fixed)),
                                 ordered.eq(kind not in (Request.INFO, Request.STATUS)),
                                 exclusive.eq(kind in (Request.LOAD, Request.RUN)),
+                                head_left.eq(fixed),
                             ]
-                            m.d.sync += head_left.eq(fixed)
-                            m.next = "HEAD" if fixed else "ACT"
-                            with m.If(~length_ok):
-                                refuse(Fault.LENGTH)
-                            with m.Elif(ordered & ~agreed):
-                                refuse(Fault.RESET)
-                            with m.Elif(ordered & (ahead != 1)):
-                                m.next = "REPEATED"
-                                with m.If((ahead != 0) & ~ahead[-1]):
-                                    refuse(Fault.SEQUENCE)
-                            with m.Elif(exclusive & self.busy):
-                                refuse(Fault.BUSY)
                     with m.Default():
-                        refuse(Fault.TYPE)
+                        m.d.sync += is_type.eq(0)
+                m.next = "CHECK"
+
+            with m.State("CHECK"):
+                with m.If(head_left == 0):
+                    m.next = "ACT"
+                with m.Else():
+                    m.next = "HEAD"
+                with m.If(~is_type):
+                    refuse(Fault.TYPE)
+                with m.Elif(~length_ok):
+                    refuse(Fault.LENGTH)
+                with m.Elif(ordered & ~agreed):
+                    refuse(Fault.RESET)
+                with m.Elif(ordered & ~is_next):
+                    m.next = "REPEATED"
+                    with m.If(~is_late):
+                        refuse(Fault.SEQUENCE)
+                with m.Elif(exclusive & self.busy):
+                    refuse(Fault.BUSY)
 
             with m.State("HEAD"):
                 m.d.comb += step.eq(1)
