@@ -23,6 +23,7 @@ from fpga import bitstream, tools
 from fpga.board import Board, BoardTop
 from fpga.contents import demo_stream, power_on
 from fpga.ecp5 import Ecp5
+from fpga.floorplan import floorplan
 from hdl.contract import contract_hash
 
 ROOT = Path("build")
@@ -33,6 +34,9 @@ _PACKAGES = {"BG381": "CABGA381"}
 
 SYNTHESIS = "synth_ecp5 -nodsp -nobram -top {top}"
 """Block RAMs and multipliers are instances already: what Yosys would infer beside them has other latencies."""
+
+PLACER = "static"
+"""Of nextpnr: with the MXM's blocks where the floorplan has them, it ends far nearer to the clock than "heap"."""
 
 Stage = Callable[[str, str], None]
 """Called with a stage's name and what it is doing."""
@@ -54,11 +58,16 @@ def elaborate(board: Board, folder: Path) -> None:
         (folder / f"{NAME}.{suffix}").write_bytes(data)
 
 
+def write_script(board: Board, folder: Path) -> None:
+    """Writes NAME.ys, the script of the synthesis; it also says where the floorplan's cells lie."""
+    plan = floorplan(platform(board).device, board.cfg, f"{bitstream.CORE}.core")  # type: ignore[attr-defined]
+    lines = [f"read_rtlil {NAME}.il", SYNTHESIS.format(top=NAME)]
+    lines += [f'setattr -set BEL "{bel}" {NAME}/c:{cell}' for cell, bel in plan.items()]
+    (folder / f"{NAME}.ys").write_text("\n".join([*lines, f"write_json {NAME}.json", ""]))
+
+
 def synthesise(folder: Path, on_line: tools.OnLine = lambda line: None) -> tools.Cost:
-    """NAME.il to the netlist NAME.json."""
-    (folder / f"{NAME}.ys").write_text(
-        f"read_rtlil {NAME}.il\n{SYNTHESIS.format(top=NAME)}\nwrite_json {NAME}.json\n"
-    )
+    """NAME.il to the netlist NAME.json, by the script NAME.ys."""
     return tools.run("yosys", ["-q", "-l", "yosys.log", f"{NAME}.ys"], folder, "yosys.log", on_line)
 
 
@@ -75,7 +84,7 @@ def place_and_route(
             MODEL_VARIANTS[device], "--package", _PACKAGES[made.package],  # type: ignore[attr-defined]
             "--speed", made.speed, "--json", f"{NAME}.json", "--lpf", f"{NAME}.lpf",  # type: ignore[attr-defined]
             "--textcfg", f"{stem}.config", "--write", f"{stem}.placed.json", "--report", f"{stem}.report.json",
-            "--log", f"{stem}.log", "--seed", str(seed), "--timing-allow-fail",
+            "--log", f"{stem}.log", "--seed", str(seed), "--timing-allow-fail", "--placer", PLACER,
         ],
         folder, f"{stem}.log", on_line,
     )  # fmt: skip
@@ -135,13 +144,14 @@ def build(
     image = compile_model(resolve_model(model), cfg, cfg.weight_bits, cache=CACHE).image
     stage("elaborate", board.name)
     elaborate(board, folder)
+    write_script(board, folder)
     costs: dict[str, tools.Cost | None] = {}
 
     def step(
         name: str, inputs: Sequence[str], outputs: Sequence[str], run: Callable[[tools.OnLine], tools.Cost]
     ) -> None:
         """Runs a tool unless its outputs were made from these very inputs."""
-        digest = hashlib.sha256(json.dumps([tools.versions(), name]).encode())
+        digest = hashlib.sha256(json.dumps([tools.versions(), name, PLACER]).encode())
         for file in inputs:
             digest.update((folder / file).read_bytes())
         stamp = folder / f"{outputs[0]}.made"
@@ -155,7 +165,7 @@ def build(
         cost = costs[name] = run(lambda line: stage(name, line))
         stamp.write_text(json.dumps({"inputs": digest.hexdigest(), **dataclasses.asdict(cost)}))
 
-    step("synthesis", [f"{NAME}.il"], [f"{NAME}.json"], lambda on_line: synthesise(folder, on_line))
+    step("synthesis", [f"{NAME}.il", f"{NAME}.ys"], [f"{NAME}.json"], lambda on_line: synthesise(folder, on_line))
     for seed in seeds:
         step(
             f"place and route, seed {seed}",

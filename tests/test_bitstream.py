@@ -15,10 +15,12 @@ from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Module, Signal
 from firmware.errors import LpuError
 from fpga import bitstream, tools
 from fpga.bitstream import Label, cells, check_label, find_wids, init_text, put, read_label
+from fpga.board import BOARDS
 from fpga.boot import boot_words
-from fpga.build import SYNTHESIS
+from fpga.build import SYNTHESIS, platform
 from fpga.contents import BANKED, BOOT, bank_path
 from fpga.ecp5 import MODES, Block, BlockRam, Ecp5, Mode
+from fpga.floorplan import floorplan
 from hdl.config import TINY
 from hdl.contract import contract_hash
 from hdl.link import space_shape
@@ -135,3 +137,17 @@ def test_a_failing_tool_shows_its_log(tmp_path: Path) -> None:
     (tmp_path / "bad.ys").write_text("no_such_command\n")
     with pytest.raises(LpuError, match="no_such_command"):
         tools.run("yosys", ["-q", "-l", "yosys.log", "bad.ys"], tmp_path, "yosys.log")
+
+
+@pytest.mark.parametrize("name", sorted(BOARDS))
+def test_floorplan(name: str) -> None:
+    """No site twice, a site for each of the tile's blocks or none at all, lanes beside their bytes."""
+    board = BOARDS[name]
+    cfg = board.cfg
+    plan = floorplan(platform(board).device, cfg, "board.core")  # type: ignore[attr-defined]
+    assert len(set(plan.values())) == len(plan)
+    if plan:
+        blocks = {cell for cell, _, _ in cells(cfg) if ".mxm." in cell}
+        assert {cell for cell in plan if cell.endswith(".ebr")} == blocks
+        assert len(plan) - len(blocks) == cfg.columns * cfg.lanes
+    assert bool(plan) == (name == "ulx3s-85f")
