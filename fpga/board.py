@@ -132,14 +132,14 @@ class BoardCore(wiring.Component):
             m.d.sync += [pressed.eq(button), same.eq(0)]
         with m.Else():
             m.d.sync += same.eq(same + 1)
-        hold = Signal(range(RESTART_CLOCKS + 1))
+        left = Signal(range(RESTART_CLOCKS + 1))
         # Straight from a register: it reaches every flip-flop of the core.
         restart = Signal(init=1)
-        m.d.sync += [before.eq(pressed), restart.eq((hold != 0) | self.hold)]
+        m.d.sync += [before.eq(pressed), restart.eq((left != 0) | self.hold)]
         with m.If(pressed & ~before):
-            m.d.sync += hold.eq(RESTART_CLOCKS)
-        with m.Elif(hold != 0):
-            m.d.sync += hold.eq(hold - 1)
+            m.d.sync += left.eq(RESTART_CLOCKS)
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
         return restart
 
     def elaborate(self, platform: object) -> Module:

@@ -173,7 +173,7 @@ def test_pll_model_refuses(tmp_path: Path) -> None:
 
 def test_boards() -> None:
     """Known names; each board's clock can be made, its UART timed, and its LPU is a named config."""
-    with pytest.raises(LpuError, match=r"unknown board 'ulx4s'; known: ulx3s-85f"):
+    with pytest.raises(LpuError, match=r"unknown board 'ulx4s'; known: ulx3s-25f, ulx3s-45f, ulx3s-85f"):
         get_board("ulx4s")
     for name, board in BOARDS.items():
         assert get_board(name) is board and board.name == name
@@ -388,7 +388,7 @@ def test_a_press_after_another_image(image: Image, subject: Subject) -> None:
     board = BoardSimTransport(build_board(TINY), power_on(image, TINY, boot_stream(image, PROMPT, 6)))
     try:
         driver = Driver(board)
-        driver.info()
+        driver.stop()
         driver.load_image(image)
         board.press(3000)
         board.model.pop_tx()

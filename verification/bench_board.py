@@ -138,8 +138,8 @@ async def start(dut: Any) -> Wires:
     if clocked():
         Clock(dut.clk_in, round(1e12 / context().params["crystal_hz"]), "ps").start()
         await Timer(cycle_ps(), "ps")
-        assert dut.board.rst.value, "not in reset before the PLL has locked"
-        await FallingEdge(dut.board.rst)
+        assert dut.board.hold.value, "not in reset before the PLL has locked"
+        await FallingEdge(dut.board.hold)
         return wires
     dut.rst.value = 1
     await Timer(cycle_ps(), "ps")
