@@ -521,8 +521,6 @@ def run_parts(
         inverse, noise, k = 1 / temperature, 1, topk
     else:
         inverse, noise, k = 1 / temperature, 2, 1
-    if noise and not cfg.noise:
-        raise LpuError(f"temperature {temperature}: an LPU of config {cfg.name} has no noise generator: only 0, greedy")
     stops = [*stop_ids, *[UNUSED_STOP] * STOP_IDS_MAX][:STOP_IDS_MAX]
     values = {
         Param.PROMPT_LEN: len(prompt_ids),

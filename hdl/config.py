@@ -86,8 +86,6 @@ class Config:
     experts_max: int
     topk_max: int
     """Entries of the top-k unit: the largest k of sampling and of the router."""
-    noise: bool = True
-    """Whether the top-k unit has its noise generator: without it every run is greedy."""
     time_bits: int = 12
     """Bits of an instruction's issue time, relative to its phase."""
     weight_bits: int = 4
@@ -181,18 +179,6 @@ ULX3S_85F = Config(
     queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=16, topk_max=8,
 )  # fmt: skip
 
-ULX3S_45F = Config(
-    name="ulx3s-45f", lanes=8, columns=4, vlanes=2, accs=16, acc_bits=36,
-    weight_depth=4096, act_depth=512, scale_depth=4096, coef_depth=4096, vector_depth=512,
-    queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=16, topk_max=8,
-)  # fmt: skip
-
-ULX3S_25F = Config(
-    name="ulx3s-25f", lanes=8, columns=2, vlanes=2, accs=4, acc_bits=32,
-    weight_depth=2048, act_depth=128, scale_depth=1024, coef_depth=1024, vector_depth=128,
-    queue_depth=512, phase_depth=32, context_max=64, vocab_max=512, experts_max=8, topk_max=3, noise=False,
-)  # fmt: skip
-
 LARGE = Config(
     name="large", lanes=32, columns=32, vlanes=8, accs=16, acc_bits=46,
     weight_depth=1 << 18, act_depth=4096, scale_depth=1 << 16, coef_depth=1 << 16, vector_depth=1 << 14,
@@ -200,7 +186,7 @@ LARGE = Config(
     time_bits=20, weight_bits=8,
 )  # fmt: skip
 
-CONFIGS = {c.name: c for c in (TINY, ULX3S_25F, ULX3S_45F, ULX3S_85F, LARGE)}
+CONFIGS = {c.name: c for c in (TINY, ULX3S_85F, LARGE)}
 
 
 def get_config(name: str) -> Config:

@@ -154,16 +154,13 @@ class TopK(wiring.Component):
         inserting = Signal()
         m.d.comb += inserting.eq(uop.valid & (uop.op == TopOp.INSERT))
 
-        noise: Any = [Const(0)] * v
-        if cfg.noise:
-            m.submodules.gumbel = gumbel = GumbelNoise(cfg)
-            m.d.comb += [
-                gumbel.seed.eq(self.seed),
-                gumbel.position.eq(self.state.position),
-                gumbel.advance.eq(inserting & uop.noise),
-                gumbel.last.eq(uop.last),
-            ]
-            noise = gumbel.noise
+        m.submodules.gumbel = gumbel = GumbelNoise(cfg)
+        m.d.comb += [
+            gumbel.seed.eq(self.seed),
+            gumbel.position.eq(self.state.position),
+            gumbel.advance.eq(inserting & uop.noise),
+            gumbel.last.eq(uop.last),
+        ]
         # Rows without noise go straight to the lists; rows with noise are two cycles at the adder.
         late = delayed(m, inserting & uop.noise, 2, reset=True, name="late")[-1]
         late_first = delayed(m, uop.first, 2, name="late_first")[-1]
@@ -179,7 +176,7 @@ class TopK(wiring.Component):
             m.d.comb += enters.eq(element < uop.limit)
             y = delayed(m, self.y[lane], 2, name=f"y{lane}")
             total = Signal(signed(WORD + 1), name=f"total{lane}", reset_less=True)
-            m.d.sync += total.eq(y[1] + Mux(noisy, noise[lane], 0))
+            m.d.sync += total.eq(y[1] + Mux(noisy, gumbel.noise[lane], 0))
             late_enters = delayed(m, enters, 2, name=f"enters{lane}")[-1]
             late_element = delayed(m, element, 2, name=f"element{lane}")[-1]
             z = saturate(total, WORD)
