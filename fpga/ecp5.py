@@ -297,7 +297,8 @@ class Dsp(wiring.Component):
             ports |= {
                 f"p_REG_{name}_CLK": "CLK0" if used else "NONE", f"p_REG_{name}_CE": "CE0", f"p_REG_{name}_RST": "RST0"
             }  # fmt: skip
-        ports |= {"i_CLK0": ClockSignal(), "i_CE0": Const(1), "i_RST0": Const(0)}
+        for i in range(4):
+            ports |= {f"i_CLK{i}": ClockSignal() if i == 0 else Const(0), f"i_CE{i}": Const(1), f"i_RST{i}": Const(0)}
         return Instance(
             "MULT18X18D",
             p_CLK0_DIV="ENABLED", p_GSR="DISABLED", p_RESETMODE="SYNC", p_MULT_BYPASS="DISABLED",
