@@ -14,13 +14,11 @@ from pathlib import Path
 
 from firmware.errors import LpuError
 from fpga import tools
-from fpga.boot import BYTES_MAX
-from fpga.contents import ARRAY, BANKED, BOOT, bank_path
+from fpga.boot import DEPTH
+from fpga.contents import ARRAY, BANKED, BOOT, bank_path, bank_shape
 from fpga.ecp5 import BYTE, Block, cut
-from hdl.config import SCALE_BITS, Config
+from hdl.config import Config
 from hdl.contract import contract_hash
-from hdl.image import Space
-from hdl.isa import FETCH_BITS
 from hdl.link import space_shape
 
 _MARK = "open-lpu "
@@ -54,15 +52,10 @@ def cells(cfg: Config) -> Iterator[tuple[str, str, Block]]:
     """(cell, bank's path in the BoardCore, block) of every block RAM that has contents at power-on."""
     for space in BANKED:
         banks, depth = space_shape(cfg, space)
-        width, part = {
-            Space.WEIGHT: (cfg.lanes * 8, 8),
-            Space.SCALE: (cfg.vlanes * SCALE_BITS, SCALE_BITS),
-            Space.COEF: (cfg.vlanes * SCALE_BITS, SCALE_BITS),
-            Space.PROGRAM: (FETCH_BITS, FETCH_BITS),
-        }[space]
+        width, part = bank_shape(cfg, space)
         for sub in range(banks):
             yield from _cells_of(bank_path(cfg, space, sub), width, depth, part)
-    yield from _cells_of(BOOT, 9, BYTES_MAX + 1, 9)
+    yield from _cells_of(BOOT, BYTE, DEPTH, BYTE)
 
 
 def _cells_of(path: str, width: int, depth: int, part: int) -> Iterator[tuple[str, str, Block]]:

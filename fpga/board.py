@@ -57,7 +57,7 @@ class Board:
     model: str
     limits: Limits
     seed: int = 1
-    """Of place and route: one that meets the clock."""
+    """Of place and route, unless told otherwise."""
 
     @property
     def cfg(self) -> Config:

@@ -10,8 +10,10 @@ import dataclasses
 import hashlib
 import json
 import statistics
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import amaranth_boards.ulx3s as ulx3s
 
@@ -29,11 +31,8 @@ from hdl.contract import contract_hash
 ROOT = Path("build")
 """Each board has its folder here, relative to the working directory."""
 NAME = "lpu"
-MODEL_VARIANTS = {"LFE5U-12F": "--12k", "LFE5U-25F": "--25k", "LFE5U-45F": "--45k", "LFE5U-85F": "--85k"}
+_DEVICES = {"LFE5U-12F": "--12k", "LFE5U-25F": "--25k", "LFE5U-45F": "--45k", "LFE5U-85F": "--85k"}
 _PACKAGES = {"BG381": "CABGA381"}
-
-SYNTHESIS = "synth_ecp5 -nodsp -nobram -top {top}"
-"""Block RAMs and multipliers are instances already: what Yosys would infer beside them has other latencies."""
 
 PLACER = "static"
 """Of nextpnr: with the MXM's blocks where the floorplan has them, it ends far nearer to the clock than "heap"."""
@@ -42,7 +41,7 @@ Stage = Callable[[str, str], None]
 """Called with a stage's name and what it is doing."""
 
 
-def platform(board: Board) -> object:
+def platform(board: Board) -> Any:
     """The board's platform, with memories and multipliers of ECP5."""
     base = getattr(ulx3s, board.platform)
     made = type(f"Lpu{board.platform}", (Ecp5, base), {"primitives": True, "multipliers": board.limits.dsp})
@@ -51,7 +50,7 @@ def platform(board: Board) -> object:
 
 def elaborate(board: Board, folder: Path) -> None:
     """Writes NAME.il (RTLIL) and NAME.lpf (pins, clocks)."""
-    plan = platform(board).prepare(BoardTop(board), NAME)  # type: ignore[attr-defined]
+    plan = platform(board).prepare(BoardTop(board), NAME)
     for suffix in ("il", "lpf"):
         content = plan.files[f"{NAME}.{suffix}"]
         data = content if isinstance(content, bytes) else content.encode()
@@ -60,8 +59,8 @@ def elaborate(board: Board, folder: Path) -> None:
 
 def write_script(board: Board, folder: Path) -> None:
     """Writes NAME.ys, the script of the synthesis; it also says where the floorplan's cells lie."""
-    plan = floorplan(platform(board).device, board.cfg, f"{bitstream.CORE}.core")  # type: ignore[attr-defined]
-    lines = [f"read_rtlil {NAME}.il", SYNTHESIS.format(top=NAME)]
+    plan = floorplan(platform(board).device, board.cfg, f"{bitstream.CORE}.core")
+    lines = [f"read_rtlil {NAME}.il", tools.SYNTHESIS.format(top=NAME)]
     lines += [f'setattr -set BEL "{bel}" {NAME}/c:{cell}' for cell, bel in plan.items()]
     (folder / f"{NAME}.ys").write_text("\n".join([*lines, f"write_json {NAME}.json", ""]))
 
@@ -76,13 +75,12 @@ def place_and_route(
 ) -> tools.Cost:
     """NAME.json to NAME.SEED.config, .report.json and .placed.json. A missed clock is not an error here."""
     made = platform(board)
-    device = made.device  # type: ignore[attr-defined]
     stem = f"{NAME}.{seed}"
     return tools.run(
         "nextpnr-ecp5",
         [
-            MODEL_VARIANTS[device], "--package", _PACKAGES[made.package],  # type: ignore[attr-defined]
-            "--speed", made.speed, "--json", f"{NAME}.json", "--lpf", f"{NAME}.lpf",  # type: ignore[attr-defined]
+            _DEVICES[made.device], "--package", _PACKAGES[made.package],
+            "--speed", made.speed, "--json", f"{NAME}.json", "--lpf", f"{NAME}.lpf",
             "--textcfg", f"{stem}.config", "--write", f"{stem}.placed.json", "--report", f"{stem}.report.json",
             "--log", f"{stem}.log", "--seed", str(seed), "--timing-allow-fail", "--placer", PLACER,
         ],
@@ -208,7 +206,7 @@ def build(
         "contract_hash": contract_hash(cfg),
         "bitstream_sha256": hashlib.sha256((folder / f"{NAME}.bit").read_bytes()).hexdigest(),
         "stages": {name: dataclasses.asdict(cost) for name, cost in costs.items() if cost},
-        "evidence": "static timing after place and route; cycles counted in RTL simulation; nothing has run on a board",
+        "evidence": "clock: static timing after place and route; cycles: static schedule; nothing has run on a board",
     }
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     return Result(board, folder, report, image)
@@ -219,8 +217,6 @@ def patch(bit: Path, image: Image, board: Board, output: Path, boot: bytes) -> N
 
     Raises LpuError for a bitstream that is not of this board, or not one of ours.
     """
-    import tempfile
-
     with tempfile.TemporaryDirectory(dir=ROOT if ROOT.is_dir() else None) as name:
         folder = Path(name)
         (folder / "in.bit").write_bytes(bit.read_bytes())

@@ -16,9 +16,9 @@ from firmware.image_text import image_tokenizer
 from firmware.link import Frame, load_payloads
 from fpga.boot import BYTES_MAX, boot_words
 from hdl import link
-from hdl.config import Config
+from hdl.config import SCALE_BITS, Config
 from hdl.image import Space, row_bytes
-from hdl.isa import Queue
+from hdl.isa import FETCH_BITS, Queue
 from hdl.link import Request, space_shape
 
 BANKED = (Space.WEIGHT, Space.SCALE, Space.COEF, Space.PROGRAM)
@@ -41,6 +41,16 @@ def bank_path(cfg: Config, space: Space, sub: int) -> str:
         case Space.PROGRAM:
             return f"core.icu.queue_{Queue(sub).name.lower()}.code"
     raise ValueError(f"{space.name} does not lie in a bank")
+
+
+def bank_shape(cfg: Config, space: Space) -> tuple[int, int]:
+    """(bits of a word, bits written together) of the banks of a space in BANKED."""
+    return {
+        Space.WEIGHT: (cfg.lanes * 8, 8),
+        Space.SCALE: (cfg.vlanes * SCALE_BITS, SCALE_BITS),
+        Space.COEF: (cfg.vlanes * SCALE_BITS, SCALE_BITS),
+        Space.PROGRAM: (FETCH_BITS, FETCH_BITS),
+    }[space]
 
 
 def power_on(image: Image, cfg: Config, boot: bytes) -> dict[str, list[int]]:

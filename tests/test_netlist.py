@@ -67,5 +67,5 @@ class _Unknown(wiring.Component):
 
 def test_a_failing_synthesis_shows_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fpga.netlist.NETLIST_ROOT", Path("build/netlist/test"))
-    with pytest.raises(LpuError, match=r"(?s)Yosys failed.*yosys\.log:.*NO_SUCH_CELL"):
+    with pytest.raises(LpuError, match=r"(?s)yosys failed.*yosys\.log:.*NO_SUCH_CELL"):
         synthesise(_Unknown(), "unknown")

@@ -193,10 +193,12 @@ async def writes_at_power_on(dut: Any) -> None:
     assert not lit(dut, BOOT_LED) and not lit(dut, RECEIVED) and lit(dut, SENT)
 
     prompt, limit = [9, 60], 4
+    driver = Driver(wires, timeout=1e6)
+    info = await bridge(driver.info)()
+    assert info.image == demo().image.identity
+    assert lit(dut, RECEIVED)
 
     def work() -> list[Record]:
-        driver = Driver(wires, timeout=1e6)
-        assert driver.info().image == demo().image.identity
         run = driver.run(prompt, limit)
         records = list(run)
         assert run.reason == Reason.LIMIT

@@ -105,7 +105,7 @@ def _print(result: builder.Result) -> None:
     sums.add_row("clock reached", f"{report['fmax_mhz']:.1f} MHz", f"static timing after place and route, {clock}")
     sums.add_row("clock set (PLL)", f"{report['target_mhz']:g} MHz", "configured")
     sums.add_row("cycles a token", f"{report['cycles_per_token']:,}",
-                 f"position {report['position']}; static schedule, equal to RTL simulation")  # fmt: skip
+                 f"position {report['position']}; static schedule, which make sim compares with RTL")  # fmt: skip
     sums.add_row("tokens a second", f"{report['tokens_per_second']:,}", "clock set / cycles; not run on a board")
     out.print(sums)
     bit = Path(result.folder) / f"{builder.NAME}.bit"
