@@ -57,7 +57,7 @@ LATENCIES: dict[tuple[Queue, int], tuple[str, ...]] = {
     (Queue.TOP, TopOp.EMIT): ("top_step", "top_row", "top_emit"),
 }
 """Names in :class:`hdl.timing.Timing` of what follows from an operation, and when."""
-GENERAL = ("issue", "phase_min", "expert", "token", "act_write", "kv_write")
+GENERAL = ("issue", "phase_min", "expert", "token", "act_write", "kv_write", "table_write")
 """Names in :class:`hdl.timing.Timing` that belong to no operation."""
 
 

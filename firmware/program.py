@@ -301,7 +301,7 @@ class TokenProgram:
         return min(row, max(lay.head_words, ceil_div(behind * row + row + lay.head_words, behind + banks)))
 
     def _scores(self, h: int, q_ready: Times, kv_ready: Times) -> Times:
-        """Scores of head h to vector memory and their maximum; returns when MAX may be used."""
+        """Scores of head h to vector memory and their maximum; returns when both may be used."""
         t, lay, s = self.t, self.layout, self.model.shape
         group = h // (s.heads // s.kv_heads)
         slots, pitch = self.cfg.slots(8), self._score_pitch
@@ -336,7 +336,10 @@ class TokenProgram:
             last = b + (sets - 1 - b) // banks * banks  # the last set in this accumulator
             read = start + at + (last * slots + slots - 1) * pitch
             self._acc_read[2 * b] = np.where(sets > b, read, self._acc_read[2 * b])
-        return start + at + self.sched.span(acc) + t.max
+        # The softmax reads a row a cycle, ``mem_read`` ahead: the last one, too, has to be in memory by then.
+        rows = self.sched.counts[Count.ROWS]
+        stored = start + at + t.acc + (rows - 1) * pitch + t.xw
+        return np.maximum(start + at + self.sched.span(acc) + t.max, stored + t.mem_read - (rows - 1))
 
     def _softmax(self, h: int, top: Times, kv_ready: Times) -> Times:
         """exp2(score - MAX) * V scale -> activation words; returns the first row's VX cycle."""

@@ -1,4 +1,4 @@
-"""The LPU: host link, ICU and the four slices, wired. No logic of its own but a register on the load bus."""
+"""The LPU: host link, ICU and the four slices, wired. No logic of its own but registers on the load bus."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from .config import Config
 from .host.host import HostLink
 from .icu.icu import HOST_PARAMS, Icu
-from .image import LoadBus, Space, drive_load
+from .image import LoadBus, Space, relay_load
 from .mem import TableSlice, VectorSlice
 from .mxm import Mxm
 from .sxm import Sxm
@@ -51,9 +51,9 @@ class Core(wiring.Component):
         m.d.comb += [self.busy.eq(host.busy), self.error.eq(host.error), self.fault.eq(icu.fault)]
         m.d.comb += self.has_image.eq(host.has_image)
         load = LoadBus(cfg).create()
-        m.d.sync += [getattr(load, name).eq(getattr(host.load, name)) for name in load.signature.members]
+        relay_load(m, host.load, load)
         for unit in (icu, mxm, vxm, scale, coef):
-            drive_load(m, load, unit.load)
+            relay_load(m, load, unit.load)
 
         # Control: micro-ops and run state.
         m.d.comb += [

@@ -129,6 +129,11 @@ def drive_load(m: Module, source: wiring.PureInterface, sink: wiring.PureInterfa
     m.d.comb += [getattr(sink, name).eq(getattr(source, name)) for name in source.signature.members]
 
 
+def relay_load(m: Module, source: wiring.PureInterface, sink: wiring.PureInterface) -> None:
+    """Likewise, with a register on the way: listeners lie all over the die, and loading has time."""
+    m.d.sync += [getattr(sink, name).eq(getattr(source, name)) for name in source.signature.members]
+
+
 class RunControl(wiring.Signature):
     """Host side to ICU (``Out`` members are driven by the host side).
 

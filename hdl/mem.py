@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Module, Mux, ShapeLike, Signal, Value, signed, unsigned
+from amaranth.hdl import Module, Mux, ShapeLike, Signal, Value, ValueLike, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -170,6 +170,14 @@ class Rom(wiring.Component):
         return m
 
 
+def register_write(m: Module, port: wiring.PureInterface, en: ValueLike, addr: ValueLike, data: ValueLike) -> None:
+    """A bank's write port driven from registers, so that the row is written a cycle later."""
+    for name, value in (("en", en), ("addr", addr), ("data", data)):
+        register = Signal.like(getattr(port, name), name=f"write_{name}", reset_less=name != "en")
+        m.d.sync += register.eq(value)
+        m.d.comb += getattr(port, name).eq(register)
+
+
 class TableSlice(wiring.Component):
     """Scale or coefficient memory: read by SR or CR onto stream SCL or C, loaded by the host.
 
@@ -200,10 +208,14 @@ class TableSlice(wiring.Component):
             bank.r.en.eq(self.uop.valid),
             bank.r.addr.eq(self.uop[self.field]),
             self.row.as_value().eq(bank.r.data),
-            bank.w.en.eq(self.write.en | load.replicate(self.cfg.vlanes)),
-            bank.w.addr.eq(Mux(load, self.load.addr, self.write.addr)),
-            bank.w.data.eq(Mux(load, self.load.data, self.write.data.replicate(self.cfg.vlanes))),
         ]
+        # Both who write are far away.
+        register_write(
+            m, bank.w,
+            en=self.write.en | load.replicate(self.cfg.vlanes),
+            addr=Mux(load, self.load.addr, self.write.addr),
+            data=Mux(load, self.load.data, self.write.data.replicate(self.cfg.vlanes)),
+        )  # fmt: skip
         return m
 
 
@@ -227,10 +239,9 @@ class VectorSlice(wiring.Component):
             bank.r.en.eq(self.xr.valid),
             bank.r.addr.eq(self.xr.x),
             self.x.as_value().eq(bank.r.data),
-            bank.w.en.eq(self.xw.valid),
-            bank.w.addr.eq(self.xw.x),
-            bank.w.data.eq(Mux(self.xw.source == Source.Z.value, self.z.as_value(), self.y.as_value())),
         ]
+        row = Mux(self.xw.source == Source.Z.value, self.z.as_value(), self.y.as_value())
+        register_write(m, bank.w, self.xw.valid, self.xw.x, row)
         return m
 
 

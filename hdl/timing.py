@@ -22,8 +22,10 @@ class Timing:
     # MEM
     mem_read: int = 2
     """SR, XR, CR at t: the row is on its stream in cycle t + 2 (address, array, output register)."""
-    xw: int = 1
-    """XW at t samples its stream in cycle t; an XR at t + 1 reads the new row."""
+    xw: int = 2
+    """XW at t samples its stream in cycle t; an XR at t + xw reads the new row."""
+    table_write: int = 2
+    """An exponent of K or V that the SXM writes in cycle c is read by an SR or CR at c + table_write."""
 
     # MXM
     @property
@@ -38,7 +40,7 @@ class Timing:
     @property
     def gather(self) -> int:
         """ABC.GATHER at t: row i of the word (vlanes weights) is on the gather stream in cycle t + gather + i."""
-        return 3 + self.cfg.vlanes
+        return 4 + self.cfg.vlanes
 
     # VXM
     @property

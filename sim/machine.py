@@ -236,6 +236,8 @@ class TokenRun:
         self.sumsq = 0
         self.blocks: list[np.ndarray] = []
         self.vector_rows: list[np.ndarray] = []
+        # The last cycle in which each row of vector memory was written.
+        self.vector_writes: dict[int, int] = {}
         self.gate = np.zeros(self.cfg.vlanes, np.int64)
         self.captured = np.zeros(self.cfg.vlanes, np.int64)
         self.listed: list[tuple[int, int, int]] = []  # (-key, id, z)
@@ -388,6 +390,8 @@ class TokenRun:
         return f"scale[{uop['s']}]"
 
     def _xr(self, cycle: int, uop: Uop) -> str:
+        if self.vector_writes.get(uop["x"]) == cycle:
+            raise MachineError(f"cycle {cycle}: vector row {uop['x']} is read while it is written: {uop}")
         self._put("X", cycle + self.t.mem_read, self.m.vector[uop["x"]].copy())
         return f"vector[{uop['x']}]"
 
@@ -401,6 +405,7 @@ class TokenRun:
         def write() -> None:
             self.m.vector[x] = row
 
+        self.vector_writes[x] = cycle + self.t.xw - 1
         self.effects[cycle + self.t.xw].append(write)
         return f"vector[{x}] = {row.tolist()}"
 

@@ -69,6 +69,8 @@ def tables(cfg: Config, rng: np.random.Generator, steps: int = 400) -> Script:
         Space.COEF: (Queue.CR, "c", "cr", "coef_write", "c", cfg.coef_depth),
     }
     state: dict[Space, dict[int, list[int]]] = {space: {} for space in spaces}
+    # Cycle from which on a row is what it is by now; in the one before it, it is being written.
+    since: dict[tuple[Space, int], int] = {}
     for t in range(1, steps):
         for space, (queue, field, port, write, out, depth) in spaces.items():
             memory = state[space]
@@ -76,24 +78,26 @@ def tables(cfg: Config, rng: np.random.Generator, steps: int = 400) -> Script:
             addr = int(rng.choice([0, 1, 2, depth // 2, depth - 1]))
             if memory and rng.random() < 0.6:
                 read = int(rng.choice(sorted(memory)))
-                s.drive(t, **{port: uop(cfg, queue, **{field: read})})
-                s.expect(t + timing.mem_read, out, pack(layout, memory[read]), f"row {read} of cycle {t}")
-                if addr == read:  # not to be relied on
-                    continue
+                if since[space, read] <= t:
+                    s.drive(t, **{port: uop(cfg, queue, **{field: read})})
+                    s.expect(t + timing.mem_read, out, pack(layout, memory[read]), f"row {read} of cycle {t}")
             kind = rng.random()
             if kind < 0.2 and not s.driven(t, "load__valid"):
                 row = [int(v) for v in rng.integers(0, 1 << SCALE_BITS, cfg.vlanes)]
                 bits = pack(layout, row)
                 s.drive(t, load__valid=1, load__space=int(space), load__addr=addr, load__data=bits)
                 memory[addr] = row
+                since[space, addr] = t + timing.table_write
             elif kind < 0.5 and addr in memory and not s.driven(t, "load__valid"):
                 lane, value = int(rng.integers(cfg.vlanes)), int(rng.integers(1 << SCALE_BITS))
                 s.drive(t, **{f"{write}__en": 1 << lane, f"{write}__addr": addr, f"{write}__data": value})
                 memory[addr] = [value if i == lane else v for i, v in enumerate(memory[addr])]
+                since[space, addr] = t + timing.table_write
     for space in Space:
         if space not in spaces:
             s.drive(steps, load__valid=1, load__space=int(space), load__addr=0, load__data=0)
             steps += 1
+    steps += timing.table_write
     for space, (queue, field, port, _, out, _) in spaces.items():
         for i, (addr, row) in enumerate(sorted(state[space].items())):
             s.drive(steps + i, **{port: uop(cfg, queue, **{field: addr})})
@@ -102,13 +106,15 @@ def tables(cfg: Config, rng: np.random.Generator, steps: int = 400) -> Script:
 
 
 def vectors(cfg: Config, rng: np.random.Generator, steps: int = 300) -> Script:
-    """XW samples its stream in its cycle; XR reads the new row from the next cycle on, the old one before."""
+    """XW samples its stream in its cycle; XR reads the new row from ``Timing.xw`` on, the old one before."""
     s = Script()
     timing = get_timing(cfg)
     layout = stream_layout(cfg)
     memory: dict[int, int] = {}
     pending: list[tuple[int, int, int]] = []
     for t in range(steps):
+        # A row that is being written in this cycle is not to be relied on.
+        written = {addr for at, addr, _ in pending if at == t + 1}
         while pending and pending[0][0] <= t:
             _, addr, bits = pending.pop(0)
             memory[addr] = bits
@@ -120,7 +126,7 @@ def vectors(cfg: Config, rng: np.random.Generator, steps: int = 300) -> Script:
             s.drive(t, xw=uop(cfg, Queue.XW, source=int(source), x=write))
             pending.append((t + timing.xw, write, rows[source is Source.Z]))
         read = int(rng.choice(sorted(memory))) if memory and rng.random() < 0.8 else None
-        if read is not None and read != write:
+        if read is not None and read not in written:
             s.drive(t, xr=uop(cfg, Queue.XR, x=read))
             s.expect(t + timing.mem_read, "x", memory[read], f"row {read} read in cycle {t}")
     return s

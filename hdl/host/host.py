@@ -20,7 +20,7 @@ class HostLink(wiring.Component):
     """Byte streams on one side, load bus and run control on the other.
 
     ``rx`` never waits for ``tx``, and for the frame in work a few hundred cycles at most; ``tx`` may wait as
-    long as the reader likes. The last row of a LOAD is on ``load`` at least four cycles before a ``start``.
+    long as the reader likes. The last row of a LOAD is on ``load`` at least six cycles before a ``start``.
     ``busy``: a run is in progress, from its start to its ``done``. ``error``: the last frame was refused.
     """
 

@@ -100,11 +100,11 @@ class InstructionQueue(wiring.Component):
         taken = Signal()
         fields, ready = self._fetch(m, taken)
 
-        # The comparison is made a cycle ahead, on an instruction that is whole by then.
-        armed, due = Signal(), Signal()
+        # Decided a cycle ahead, on an instruction that is whole by then: hundreds of registers hang on it.
+        armed = Signal()
         time = fields["time"]
-        m.d.sync += due.eq(ready & Mux(self.begin, time == 0, time == self.upcoming))
-        m.d.comb += taken.eq(armed & ready & due)
+        due = ready & Mux(self.begin, time == 0, time == self.upcoming)
+        m.d.sync += taken.eq(due & (armed | self.enter) & ~(taken | self.restart | self.jump))
         with m.If(taken & fields["end"]):
             m.d.sync += armed.eq(0)
         with m.If(armed & ~(taken & fields["end"]) & (self.enter | self.restart | self.jump)):

@@ -51,7 +51,7 @@ class Superlane(wiring.Component):
 
     ``abc``, ``drain`` are this superlane's micro-ops (cycle 0); the ``_out`` twins reach the next superlane a
     cycle later, as do the activation word ``act`` (given in cycle PACK) and the gathered ``word``, into
-    which this superlane puts its own when ``mine`` (given in cycle PACK, output a cycle later).
+    which this superlane puts its own when ``mine`` (given in cycle PACK + 1, output a cycle later).
     ``half``: which column and half a gather takes. ``value``: accumulator, a cycle after ``drain``.
     ``w``: write port of all columns, ``column`` tells which of them is meant; written a cycle later.
     """
@@ -136,12 +136,15 @@ class Superlane(wiring.Component):
 
         # Gather: the chosen half of the chosen column's word.
         word = Array(words)[self.half[1:]] if len(words) > 1 else words[0]
-        m.d.sync += self.word_valid.eq(stage[PACK].read & ~stage[PACK].dot)
+        m.d.sync += self.word_valid.eq(stage[PACK + 1].read & ~stage[PACK + 1].dot)
         for lane in range(cfg.lanes):
             byte = word.word_select(lane, 8)
             nibble = byte.word_select(self.half[0], 4)
-            weight = Mux(stage[PACK].int8, byte.as_signed(), nibble.as_signed())
-            m.d.sync += word_out[lane].eq(Mux(self.mine, weight, self.word[lane]))
+            weight = Signal(signed(8), name=f"weight{lane}", reset_less=True)
+            m.d.sync += [
+                weight.eq(Mux(stage[PACK].int8, byte.as_signed(), nibble.as_signed())),
+                word_out[lane].eq(Mux(self.mine, weight, self.word[lane])),
+            ]
         return m
 
 
@@ -177,7 +180,7 @@ class Mxm(wiring.Component):
         column_bits = (columns - 1).bit_length()
         timing = get_timing(cfg)
         drain_cycles = max(vlanes, 4)
-        assert timing.gather == PACK + vlanes
+        assert timing.gather == PACK + 1 + vlanes
 
         abc = Signal(hop_layout(cfg))
         m.d.comb += [
@@ -215,7 +218,7 @@ class Mxm(wiring.Component):
         with m.If(self.abc.valid & (self.abc.op == AbcOp.GATHER.value)):
             m.d.sync += gather_int8.eq(self.abc.width == Width.INT8.value)
         half = Signal(half_bits(cfg))
-        m.d.comb += half.eq(Mux(gather_int8, row[:column_bits] << 1, row[: column_bits + 1]))
+        m.d.sync += half.eq(Mux(gather_int8, row[:column_bits] << 1, row[: column_bits + 1]))
 
         # One register between the many columns and the two that write them.
         load = Signal()
@@ -237,9 +240,9 @@ class Mxm(wiring.Component):
                 lane.abc.eq(previous.abc_out if previous else abc),
                 lane.act.eq(previous.act_out if previous else act.word),
                 lane.drain.eq(previous.drain_out if previous else drain),
-                lane.mine.eq(self.state.token[:lane_bits] == s),
                 lane.half.eq(half),
             ]
+            m.d.sync += lane.mine.eq(self.state.token[:lane_bits] == s)
             if previous:
                 m.d.comb += lane.word.eq(previous.word_out)
 

@@ -108,8 +108,8 @@ class ScalarUnit(wiring.Component):
     def _table(self, m: Module) -> Value:
         """RSQRT and RECIP share one path: the operand's leading one is moved to a fixed place, then a table.
 
-        t: SUMSQ + EPS. t + 1: which four bits hold the leading one. t + 2: shift by fours. t + 3: rest of the shift.
-        t + 5: table. t + 7: subtract.
+        t: SUMSQ + EPS. t + 1: which four bits hold the leading one, and where. t + 2: shift by fours.
+        t + 3: rest of the shift. t + 5: table. t + 7: subtract.
         """
         uop = self.uop
         recip = delayed(m, uop.op == SfuOp.RECIP, 7, name="recip")
@@ -118,16 +118,22 @@ class ScalarUnit(wiring.Component):
         m.d.sync += operand.eq(Mux(recip[0], total, self.sumsq + self.eps))
         # Saturate. Zero counts as one: its leading one would be bit 0, and there is nothing below either.
         clamped = operand[:64] | operand[64].replicate(64)
+        fours = [clamped[i : i + 4] for i in range(0, 64, 4)]
         n_high = Signal(4, reset_less=True)
+        n_lows = Signal(2 * len(fours), reset_less=True)
         value = Signal(64, reset_less=True)
         m.d.sync += [
-            n_high.eq(highest_one(Cat(*(clamped[i : i + 4].any() for i in range(0, 64, 4))))),
+            n_high.eq(highest_one(Cat(*(four.any() for four in fours)))),
+            n_lows.eq(Cat(*(highest_one(four) for four in fours))),
             value.eq(clamped),
         ]
         # The four bits with the leading one, and the 16 below them.
         around = Signal(20, reset_less=True)
-        m.d.sync += around.eq((value << Cat(Const(0, 2), ~n_high))[44:64])
-        n_low = highest_one(around[16:])
+        n_low = Signal(2, reset_less=True)
+        m.d.sync += [
+            around.eq((value << Cat(Const(0, 2), ~n_high))[44:64]),
+            n_low.eq(n_lows.word_select(n_high, 2)),
+        ]
         n = Cat(n_low, delayed(m, n_high, 1, name="n_high")[-1])
         # 16 bits below the leading one, truncated: 1.16 fixed point for RECIP, 1.15 for RSQRT.
         fraction = Signal(16)

@@ -31,8 +31,9 @@ class SortedList(wiring.Component):
 
     ``clear`` empties the list, and ``insert.valid`` puts ``insert`` in, in the same cycle if both are set. Both
     take effect three cycles later: a register; comparison with all entries; the move. Entries come in rising id,
-    so an equal key goes behind. ``pop`` removes the head; the entries behind it move up a cycle later, which is
-    why heads may be taken every other cycle only.
+    so an equal key goes behind. ``taking`` with ``pop`` removes the head; the entries behind it move up a cycle later,
+    which is why heads may be taken every other cycle only. Nothing may move in while ``taking``, which tells the
+    multiplexers early what ``pop`` tells late.
 
     ``rank`` orders heads: valid before invalid, the larger key, the lower id. Keys and their complements come from
     registers of their own, and the entries hold complements: a comparison is then a sum, without the inverters
@@ -47,6 +48,7 @@ class SortedList(wiring.Component):
             "insert": In(layout),
             "clear": In(1),
             "pop": In(1),
+            "taking": In(1),
             "head": Out(layout),
             "rank": Out(rank),
             "rank_not": Out(rank),
@@ -81,24 +83,27 @@ class SortedList(wiring.Component):
         # t + 2: the move. The head has its key, too.
         key = Signal(signed(WORD), reset_less=True)
         pop_rest = Signal()
-        m.d.sync += pop_rest.eq(self.pop)
+        m.d.sync += pop_rest.eq(self.taking & self.pop)
         kept = valid & ~wipe.replicate(depth)
         m.d.sync += valid.eq(kept)
         empty = Signal(layout)
         for i, e in enumerate(entries):
             behind, is_behind = (entries[i + 1], valid[i + 1]) if i + 1 < depth else (empty, Const(0))
-            with m.If(pop_rest if i else self.pop):
-                m.d.sync += [e.eq(behind), valid[i].eq(is_behind)]
-                if i == 0:
-                    m.d.sync += key.eq(~behind.key)
-            with m.Elif(~stays[i]):
-                if i == 0:
-                    m.d.sync += [e.eq(placed), valid[i].eq(1), key.eq(~placed.key)]
-                else:
+            if i == 0:
+                with m.If(Mux(self.taking, self.pop, ~stays[i])):
                     m.d.sync += [
-                        e.eq(Mux(stays[i - 1], placed, entries[i - 1])),
-                        valid[i].eq(stays[i - 1] | kept[i - 1]),
+                        e.eq(Mux(self.taking, behind, placed)),
+                        valid[i].eq(~self.taking | is_behind),
+                        key.eq(~Mux(self.taking, behind.key, placed.key)),
                     ]
+                continue
+            with m.If(pop_rest):
+                m.d.sync += [e.eq(behind), valid[i].eq(is_behind)]
+            with m.Elif(~stays[i]):
+                m.d.sync += [
+                    e.eq(Mux(stays[i - 1], placed, entries[i - 1])),
+                    valid[i].eq(stays[i - 1] | kept[i - 1]),
+                ]
         head = entries[0]
         m.d.comb += [
             self.head.eq(head),
@@ -232,7 +237,7 @@ class TopK(wiring.Component):
         for s, wins in zip(lists, beats, strict=True):
             chosen = Cat(*wins).all()
             bits = bits | (s.head.as_value() & chosen.replicate(layout.size))
-            m.d.comb += s.pop.eq(step & chosen)
+            m.d.comb += [s.taking.eq(step), s.pop.eq(chosen)]
         winner = Signal(layout)
         m.d.comb += winner.as_value().eq(bits)
         count = Signal.like(self.count)
