@@ -83,6 +83,7 @@ def place_and_route(
             "--speed", made.speed, "--json", f"{NAME}.json", "--lpf", f"{NAME}.lpf",
             "--textcfg", f"{stem}.config", "--write", f"{stem}.placed.json", "--report", f"{stem}.report.json",
             "--log", f"{stem}.log", "--seed", str(seed), "--timing-allow-fail", "--placer", PLACER,
+            "--detailed-timing-report",
         ],
         folder, f"{stem}.log", on_line,
     )  # fmt: skip

@@ -302,7 +302,7 @@ class Dsp(wiring.Component):
         return Instance(
             "MULT18X18D",
             p_CLK0_DIV="ENABLED", p_GSR="DISABLED", p_RESETMODE="SYNC", p_MULT_BYPASS="DISABLED",
-            p_SOURCEB_MODE="B_INPUT", p_CAS_MATCH_REG="FALSE",
+            p_SOURCEB_MODE="B_SHIFT", p_CAS_MATCH_REG="FALSE",
             i_SIGNEDA=Const(int(self.signed_a)), i_SIGNEDB=Const(int(self.signed_b)),
             i_SOURCEA=Const(0), i_SOURCEB=Const(0),
             **ports, **pins("i_A", self.a), **pins("i_B", self.b), **pins("o_P", self.p),

@@ -1,6 +1,10 @@
-"""What a board's memories are, for its report."""
+"""What a build's report tells beside its sums: the board's memories, and what limits the clock."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
 
 from fpga.contents import BANKED, bank_shape
 from hdl.config import WORD, Config
@@ -21,3 +25,13 @@ def memory_rows(cfg: Config) -> list[tuple[str, int, int, int, int]]:
         ("vectors", 1, cfg.vector_depth, vector, vector),
         ("activations", 1, cfg.act_depth, cfg.act_word_bits, cfg.act_word_bits),
     ]
+
+
+def slowest(report: Mapping[str, Any], count: int) -> list[tuple[float, str]]:
+    """(ns, endpoint) of the latest arrivals in a nextpnr report; endpoints that differ in numbers only count once."""
+    latest: dict[str, float] = {}
+    for net in report["detailed_net_timings"]:
+        for end in net["endpoints"]:
+            name = re.sub(r"\d+", "#", f"{end['cell']}.{end['port']}")
+            latest[name] = max(latest.get(name, 0.0), end["delay"])
+    return sorted(((ns, name) for name, ns in latest.items()), reverse=True)[:count]

@@ -25,12 +25,14 @@ from fpga.netlist import Primitives
 from hdl.config import TINY
 from hdl.contract import contract_hash
 from hdl.link import space_shape
+from hdl.mem import Rom
+from hdl.primitives import DSP_BITS, Multiplier
 
 LABEL = Label("board", TINY.hash(), contract_hash(TINY), 100, "model", "0123", ())
 
 
-class _Rams(Elaboratable):
-    """One block RAM of each shape, with contents."""
+class _Blocks(Elaboratable):
+    """One block RAM of each shape, with contents; a ROM, and multipliers of each kind: ecppack has to know them."""
 
     def __init__(self, contents: dict[Mode, list[int]]):
         self.contents = contents
@@ -48,6 +50,17 @@ class _Rams(Elaboratable):
             m.d.comb += [ram.r_en.eq(1), ram.r_addr.eq(at), ram.w_addr.eq(at)]
             m.d.comb += ram.w_en.eq(self.i.replicate(mode.bytes))
             parity = parity ^ ram.r_data.xor()
+        at = Signal(DSP_BITS)
+        m.d.sync += at.eq(at + 1)
+        m.submodules.rom = rom = Rom(width=36, init=range(512))
+        m.d.comb += [rom.a.en.eq(self.i), rom.a.addr.eq(at)]
+        parity = parity ^ rom.a.data.xor()
+        for stages in (1, 2, 3):
+            for sign in (False, True):
+                mul = Multiplier(stages=stages, signed_a=sign, signed_b=False)
+                m.submodules[f"mul{stages}{sign}"] = mul
+                m.d.comb += [mul.a.eq(at.as_signed() if sign else at), mul.b.eq(at)]
+                parity = parity ^ mul.p.xor()
         m.d.sync += self.o.eq(parity)
         return m
 
@@ -56,7 +69,7 @@ def test_contents_as_nextpnr_writes_them(tmp_path: Path, rng: np.random.Generato
     """What is put in afterwards is what nextpnr makes of INITVAL parameters, at every shape; ecppack and ecpunpack
     keep it, and the label."""
     contents = {mode: [int(x) for x in rng.integers(0, 1 << mode.width, mode.depth)] for mode in MODES}
-    top = _Rams(contents)
+    top = _Blocks(contents)
     text = rtlil.convert(top, name="top", platform=Primitives(), ports=[top.clk, top.i, top.o], emit_src=False)
     (tmp_path / "top.il").write_text(text)
     (tmp_path / "top.ys").write_text(f"read_rtlil top.il\n{tools.SYNTHESIS.format(top='top')}\nwrite_json top.json\n")

@@ -66,7 +66,7 @@ module MULT18X18D #(
       $fatal(1, "MULT18X18D: registers by CLK0, CE0 and RST0 alone are modelled");
     if (REG_INPUTA_CLK != REG_INPUTB_CLK || REG_INPUTC_CLK != "NONE")
       $fatal(1, "MULT18X18D: input registers of A and B together are modelled");
-    if (GSR != "DISABLED" || RESETMODE != "SYNC" || MULT_BYPASS != "DISABLED" || SOURCEB_MODE != "B_INPUT"
+    if (GSR != "DISABLED" || RESETMODE != "SYNC" || MULT_BYPASS != "DISABLED" || SOURCEB_MODE != "B_SHIFT"
         || CAS_MATCH_REG != "FALSE" || HIGHSPEED_CLK != "NONE" || CLK0_DIV != "ENABLED")
       $fatal(1, "MULT18X18D: a mode that this model does not have");
   end
