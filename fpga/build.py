@@ -35,7 +35,7 @@ _DEVICES = {"LFE5U-12F": "--12k", "LFE5U-25F": "--25k", "LFE5U-45F": "--45k", "L
 _PACKAGES = {"BG381": "CABGA381"}
 
 PLACER = "static"
-"""Of nextpnr: with the MXM's blocks where the floorplan has them, it ends far nearer to the clock than "heap"."""
+"""Of nextpnr: with the blocks where the floorplan has them, it ends far nearer to the clock than "heap"."""
 
 Stage = Callable[[str, str], None]
 """Called with a stage's name and what it is doing."""
@@ -57,12 +57,10 @@ def elaborate(board: Board, folder: Path) -> None:
         (folder / f"{NAME}.{suffix}").write_bytes(data)
 
 
-def write_script(board: Board, folder: Path) -> None:
-    """Writes NAME.ys, the script of the synthesis; it also says where the floorplan's cells lie."""
-    plan = floorplan(platform(board).device, board.cfg, f"{bitstream.CORE}.core")
-    lines = [f"read_rtlil {NAME}.il", tools.SYNTHESIS.format(top=NAME)]
-    lines += [f'setattr -set BEL "{bel}" {NAME}/c:{cell}' for cell, bel in plan.items()]
-    (folder / f"{NAME}.ys").write_text("\n".join([*lines, f"write_json {NAME}.json", ""]))
+def write_script(folder: Path) -> None:
+    """Writes NAME.ys, the script of the synthesis."""
+    lines = [f"read_rtlil {NAME}.il", tools.SYNTHESIS.format(top=NAME), f"write_json {NAME}.json", ""]
+    (folder / f"{NAME}.ys").write_text("\n".join(lines))
 
 
 def synthesise(folder: Path, on_line: tools.OnLine = lambda line: None) -> tools.Cost:
@@ -70,17 +68,25 @@ def synthesise(folder: Path, on_line: tools.OnLine = lambda line: None) -> tools
     return tools.run("yosys", ["-q", "-l", "yosys.log", f"{NAME}.ys"], folder, "yosys.log", on_line)
 
 
-def place_and_route(
-    board: Board, folder: Path, seed: int, on_line: tools.OnLine = lambda line: None
-) -> tools.Cost:
-    """NAME.json to NAME.SEED.config, .report.json and .placed.json. A missed clock is not an error here."""
+def plan(board: Board, folder: Path) -> None:
+    """The netlist with the floorplan's cells in their places: NAME.json to NAME.planned.json."""
+    netlist = json.loads((folder / f"{NAME}.json").read_text())
+    cells = netlist["modules"][NAME]["cells"]
+    places = floorplan(platform(board).device, board.cfg, {name: cell["type"] for name, cell in cells.items()})
+    for name, bel in places.items():
+        cells[name]["attributes"]["BEL"] = bel
+    (folder / f"{NAME}.planned.json").write_text(json.dumps(netlist))
+
+
+def place_and_route(board: Board, folder: Path, seed: int, on_line: tools.OnLine = lambda line: None) -> tools.Cost:
+    """NAME.planned.json to NAME.SEED.config, .report.json and .placed.json. A missed clock is not an error here."""
     made = platform(board)
     stem = f"{NAME}.{seed}"
     return tools.run(
         "nextpnr-ecp5",
         [
             _DEVICES[made.device], "--package", _PACKAGES[made.package],
-            "--speed", made.speed, "--json", f"{NAME}.json", "--lpf", f"{NAME}.lpf",
+            "--speed", made.speed, "--json", f"{NAME}.planned.json", "--lpf", f"{NAME}.lpf",
             "--textcfg", f"{stem}.config", "--write", f"{stem}.placed.json", "--report", f"{stem}.report.json",
             "--log", f"{stem}.log", "--seed", str(seed), "--timing-allow-fail", "--placer", PLACER,
             "--detailed-timing-report",
@@ -143,7 +149,7 @@ def build(
     image = compile_model(resolve_model(model), cfg, cfg.weight_bits, cache=CACHE).image
     stage("elaborate", board.name)
     elaborate(board, folder)
-    write_script(board, folder)
+    write_script(folder)
     costs: dict[str, tools.Cost | None] = {}
 
     def step(
@@ -165,10 +171,12 @@ def build(
         stamp.write_text(json.dumps({"inputs": digest.hexdigest(), **dataclasses.asdict(cost)}))
 
     step("synthesis", [f"{NAME}.il", f"{NAME}.ys"], [f"{NAME}.json"], lambda on_line: synthesise(folder, on_line))
+    stage("floorplan", board.name)
+    plan(board, folder)
     for seed in seeds:
         step(
             f"place and route, seed {seed}",
-            [f"{NAME}.json", f"{NAME}.lpf"],
+            [f"{NAME}.planned.json", f"{NAME}.lpf"],
             [f"{NAME}.{seed}.config", f"{NAME}.{seed}.report.json", f"{NAME}.{seed}.placed.json"],
             lambda on_line, seed=seed: place_and_route(board, folder, seed, on_line),  # type: ignore[misc]
         )

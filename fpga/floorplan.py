@@ -1,19 +1,19 @@
-"""Where the MXM's block RAMs and multipliers lie on the die.
+"""Where block RAMs and multipliers lie on the die.
 
-Left to itself the placer scatters a column's block RAMs and multipliers, of which nearly all are used, over the die,
-and everything between them is pulled along. Here each superlane gets a strip of the die from bottom to top, in
-the order in which activations hop, and each column a row of block RAMs with the multipliers next to it. What is not
-named here (VXM, the other memories) finds its place in what is left of each strip.
+Of both nearly all are used. Left to itself the placer scatters them over the die, and everything between them is
+pulled along. Here each superlane gets a strip of the die from bottom to top, two by two on either side, with a row
+of block RAMs for each of its columns and the multipliers in the same order; what the other slices have stands in
+the gap in the middle, slice by slice. The strips, from left to right: ... 3 1 0 | 2 4 ...: the first superlane
+gets its activations from the middle, and none is more than three strips from the one it hops to.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Iterable, Mapping
 
-from fpga.contents import ARRAY, bank_path, bank_shape
-from fpga.ecp5 import cut
 from hdl.config import Config
-from hdl.image import Space
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,21 +25,16 @@ class Die:
     multiplier_rows: tuple[int, ...]
     multiplier_columns: tuple[int, ...]
 
-    def rams(self, strip: int, strips: int, row: int) -> list[str]:
-        """BELs of block RAMs of one row of a strip, from left to right."""
-        span = _span(len(self.ram_columns), strip, strips)
-        return [f"X{self.ram_columns[i]}/Y{self.ram_rows[row]}/EBR{i % 4}" for i in span]
+    def rams(self) -> list[list[str]]:
+        """BELs of block RAMs, row by row, each from left to right."""
+        return [[f"X{x}/Y{y}/EBR{i % 4}" for i, x in enumerate(self.ram_columns)] for y in self.ram_rows]
 
-    def multipliers(self, strip: int, strips: int, row: int) -> list[str]:
+    def multipliers(self) -> list[list[str]]:
         """BELs of multipliers, likewise."""
-        span = _span(len(self.multiplier_columns), strip, strips)
         return [
-            f"X{self.multiplier_columns[i]}/Y{self.multiplier_rows[row]}/MULT18_{(0, 1, 4, 5)[i % 4]}" for i in span
+            [f"X{x}/Y{y}/MULT18_{(0, 1, 4, 5)[i % 4]}" for i, x in enumerate(self.multiplier_columns)]
+            for y in self.multiplier_rows
         ]
-
-
-def _span(count: int, strip: int, strips: int) -> range:
-    return range(count * strip // strips, count * (strip + 1) // strips)
 
 
 def _tiles(starts: range, middle: int, offsets: tuple[int, ...]) -> tuple[int, ...]:
@@ -56,48 +51,73 @@ _LFE5U_85F = Die(
 )
 DIES = {"LFE5U-85F": _LFE5U_85F}
 
+_RAM, _MULTIPLIER = ("DP16KD", "PDPW16KD"), ("MULT18X18D",)
+"""Types of cell, as Yosys leaves them."""
+# The blocks in the middle, row by row from the top; paths below the core, or below what is around it.
+_MIDDLE = {
+    _RAM: (
+        r"core\.scale\.", r"core\.coef\.", r"core\.vector\.", r"core\.vxm\.scalar", r"core\.vxm\.",
+        r"core\.mxm\.act", r"core\.icu\.queue_", r"core\.icu\.", r"",
+    ),
+    _MULTIPLIER: (
+        r"core\.vxm\.dequant\.wide", r"core\.vxm\.dequant\.scale", r"core\.vxm\.alu\.last",
+        r"core\.vxm\.alu\.gate", r"core\.vxm\.alu\.cross", r"core\.vxm\.",
+    ),
+}  # fmt: skip
 
-def floorplan(device: str, cfg: Config, core: str) -> dict[str, str]:
-    """BEL of each placed cell, by its name in the flattened netlist; ``core``: path of the LPU.
 
-    Empty for a device without a plan, and for a tile that does not fit the strips of its die.
+def floorplan(device: str, cfg: Config, cells: Mapping[str, str]) -> dict[str, str]:
+    """BEL of each placed cell.
+
+    ``cells``: type of each block RAM and multiplier by its name in the flattened netlist. Empty for a device without
+    a plan, and for a tile that does not fit the strips of its die.
     """
     die = DIES.get(device)
     if die is None or cfg.superlane_columns > len(die.ram_rows):
         return {}
     plan: dict[str, str] = {}
-    width, part = bank_shape(cfg, Space.WEIGHT)
-    for s in range(cfg.vlanes):
-        free = [die.multipliers(s, cfg.vlanes, row) for row in range(len(die.multiplier_rows))]
-        for c in range(cfg.superlane_columns):
-            path = f"{core}.mxm.superlane{s}.column{c}"
-            bank = f"{core.removesuffix('core')}{bank_path(cfg, Space.WEIGHT, s * cfg.superlane_columns + c)}.{ARRAY}"
-            # Byte lane b of the bank feeds multiplier b: both in the order of the lanes.
-            blocks = sorted(
-                (b for group in cut(width, cfg.weight_depth, part) for b in group), key=lambda b: b.lanes[0]
-            )
-            rams = _middle(die.rams(s, cfg.vlanes, c), len(blocks))
-            multipliers = _take(free, c, cfg.lanes)
-            if not rams or not multipliers:
-                return {}
-            plan |= {f"{bank}.{b.name}.ebr": bel for b, bel in zip(blocks, rams, strict=True)}
-            plan |= {f"{path}.mul{lane}.block.dsp.dsp": bel for lane, bel in enumerate(multipliers)}
-    assert len(set(plan.values())) == len(plan)
+    for kind, sites in ((_RAM, die.rams()), (_MULTIPLIER, die.multipliers())):
+        own = [name for name, type_ in cells.items() if type_ in kind]
+        lanes = [_superlane(own, s) for s in range(cfg.vlanes)]
+        # Left of the middle the later superlanes stand further out, right of it likewise.
+        left, right = lanes[: cfg.vlanes // 2], lanes[cfg.vlanes // 2 :]
+        for names, take in [*((n, 0) for n in reversed(left)), *((n, -1) for n in reversed(right))]:
+            rows = _shares(len(names), len(sites), _per_row(names, cfg, kind))
+            chosen: list[str] = []
+            for row, count in zip(sites, rows, strict=True):
+                if count > len(row):
+                    return {}
+                chosen += row[:count] if take == 0 else row[len(row) - count :]
+                del row[slice(0, count) if take == 0 else slice(len(row) - count, None)]
+            plan |= dict(zip(names, chosen, strict=True))
+        rest = [site for row in sites for site in row]
+        placed = set(plan)
+        for pattern in _MIDDLE[kind]:
+            group = sorted((n for n in own if n not in placed and re.search(pattern, n)), key=_natural)
+            placed |= set(group)
+            plan |= dict(zip(group, rest, strict=False))
+            rest = rest[len(group) :]
     return plan
 
 
-def _middle(sites: list[str], count: int) -> list[str]:
-    """``count`` neighbours in the middle; none where there are fewer."""
-    first = (len(sites) - count) // 2
-    return sites[first : first + count] if first >= 0 else []
+def _superlane(names: Iterable[str], s: int) -> list[str]:
+    """A superlane's blocks, column by column, each in the order of the lanes."""
+    return sorted((n for n in names if f".superlane{s}.column" in n), key=_natural)
 
 
-def _take(free: list[list[str]], column: int, count: int) -> list[str]:
-    """Takes the multipliers of a column: the middle of its row, or what is left of the rows, the last first."""
-    if column < len(free):
-        chosen = _middle(free[column], count)
-    else:
-        chosen = [site for row in reversed(free) for site in row][:count]
-    for row in free:
-        row[:] = [site for site in row if site not in chosen]
-    return chosen if len(chosen) == count else []
+def _natural(name: str) -> list[int | str]:
+    """Sorts numbers within names as numbers, and a bank's blocks by byte before slice."""
+    name = re.sub(r"\.s(\d+)b(\d+)\.", r".b\2s\1.", name)
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _per_row(names: list[str], cfg: Config, kind: tuple[str, ...]) -> int | None:
+    """Block RAMs: a row for each column. Multipliers: as the rows come."""
+    return len(names) // cfg.superlane_columns if kind is _RAM else None
+
+
+def _shares(count: int, rows: int, each: int | None) -> list[int]:
+    """How many of ``count`` blocks stand in each of the rows."""
+    if each is not None:
+        return [min(each, max(0, count - each * r)) for r in range(rows)]
+    return [count * (r + 1) // rows - count * r // rows for r in range(rows)]

@@ -33,5 +33,5 @@ def slowest(report: Mapping[str, Any], count: int) -> list[tuple[float, str]]:
     for net in report["detailed_net_timings"]:
         for end in net["endpoints"]:
             name = re.sub(r"\d+", "#", f"{end['cell']}.{end['port']}")
-            latest[name] = max(latest.get(name, 0.0), end["delay"])
+            latest[name] = max(latest.get(name, 0.0), max(end["delay"]))
     return sorted(((ns, name) for name, ns in latest.items()), reverse=True)[:count]

@@ -39,6 +39,8 @@ SCALE_BITS = 16
 """Bits of one scale or coefficient."""
 PROB_BITS = 16
 """Fraction bits of exp2 and sigmoid results (1.0 = 65536)."""
+SUMSQ_BITS = 64
+"""A sum of squares travels with one bit more: set when it is larger than these bits hold."""
 SCORE_FRAC = 12
 """Fraction bits of attention scores and router logits, in log2 units."""
 LOGIT_FRAC = 16

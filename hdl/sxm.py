@@ -22,6 +22,7 @@ from .config import (
     KV_BITS,
     KV_RANGE,
     SCALE_BITS,
+    SUMSQ_BITS,
     WORD,
     Config,
     address_bits,
@@ -34,7 +35,6 @@ from .uop import run_state_layout, uop_layout
 
 KV_GROUP_MAX = 256
 """Elements of the longest K or V vector (head size) that can be quantised."""
-SUMSQ_BITS = 64
 
 # Cycles after the micro-op in which a stage's inputs are valid.
 FINE = 1
@@ -188,7 +188,7 @@ def lookup(table: Sequence[int], index: Value, bits: int) -> Value:
 
 
 class SumOfSquares(wiring.Component):
-    """``total`` = sum of (mant << exp)**2 over blocks since one with ``start``; saturates at 64 bits.
+    """``total`` = sum of (mant << exp)**2 over blocks since one with ``start``; bit SUMSQ_BITS, once set, stays.
 
     No DSP blocks: with m = 32 h + l (h signed, l unsigned 5 bits), m**2 = (1024 h**2 + l**2) + 64 h l; the
     squares are tables whose results do not overlap, h l is five partial products. A block at t counts from
@@ -203,7 +203,7 @@ class SumOfSquares(wiring.Component):
             "start": In(1),
             "mant": In(data.ArrayLayout(signed(ACT_BITS), BLOCK)),
             "exp": In(ACT_EXP_BITS),
-            "total": Out(SUMSQ_BITS),
+            "total": Out(SUMSQ_BITS + 1),
         })  # fmt: skip
 
     def elaborate(self, platform: object) -> Module:
@@ -253,9 +253,10 @@ class SumOfSquares(wiring.Component):
             valid_next, start_next = Signal(name=f"valid{i + 1}"), Signal(name=f"start{i + 1}")
             m.d.sync += [valid_next.eq(valid), start_next.eq(start)]
             valid, start = valid_next, start_next
-        total = (Mux(start, 0, self.total) + shifted)[: SUMSQ_BITS + 1]
+        before, over = self.total[:SUMSQ_BITS], self.total[SUMSQ_BITS]
+        total = (Mux(start, 0, before) + shifted)[: SUMSQ_BITS + 1]
         with m.If(valid):
-            m.d.sync += self.total.eq(total[:SUMSQ_BITS] | total[SUMSQ_BITS].replicate(SUMSQ_BITS))
+            m.d.sync += self.total.eq(Cat(total[:SUMSQ_BITS], total[SUMSQ_BITS] | (over & ~start)))
         return m
 
 
@@ -425,7 +426,7 @@ class Sxm(wiring.Component):
             "kv": Out(KvWrite(cfg)),
             "k_scale": Out(LaneWrite(cfg, cfg.scale_depth)),
             "v_scale": Out(LaneWrite(cfg, cfg.coef_depth)),
-            "sumsq": Out(SUMSQ_BITS),
+            "sumsq": Out(SUMSQ_BITS + 1),
             "gather_valid": In(1),
             "gather_word": In(data.ArrayLayout(signed(8), cfg.lanes)),
             "gather": Out(row_layout(cfg, signed(8))),

@@ -81,8 +81,8 @@ class Timing:
     act_write: int = 2
     """An activation word written in cycle c is read by an ABC at c - act_write: the tile asks for it a cycle
     after the micro-op, and the memory forwards what is written a cycle after that."""
-    kv_write: int = 1
-    """Cycles a row of K or V spends in the tile's write register."""
+    kv_write: int = 2
+    """Cycles a row of K or V spends in the tile's write registers."""
 
     # SXM
     sxm_act: int = 4
@@ -90,7 +90,7 @@ class Timing:
     cycles, but its word is forwarded past both stages of the activation memory)."""
     sxm_sumsq: int = 13
     """Last micro-op of a sumsq instruction at t: an SFU.RSQRT at t + sxm_sumsq uses SUMSQ."""
-    sxm_kv: int = 8
+    sxm_kv: int = 9
     """Last row of a K or V vector of g rows at t: the whole vector, its exponent too, is readable by
     ABC / SR / CR at t + sxm_kv + g (one row is written a cycle)."""
 
@@ -124,8 +124,8 @@ class Timing:
     issue: int = 1
     """An instruction with time t of its phase has its first micro-op valid in cycle t + 1 of the phase."""
     expert: int = 3
-    """The id of an expert reaches the ICU in cycle t: a micro-op at t + expert may use its base (product and
-    sum, then the issue)."""
+    """The id of an expert reaches the ICU in cycle t: a micro-op at t + expert may use its base (half products
+    and sum, then the issue)."""
     token: int = 4
     """The id of the next token leaves the top-k unit in cycle t: the token in work may end (its last cycle) at
     t + token - 1 (the id is compared with the stop ids, and that decided upon)."""

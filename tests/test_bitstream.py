@@ -20,7 +20,7 @@ from fpga.boot import boot_words
 from fpga.build import platform
 from fpga.contents import BANKED, BOOT, bank_path
 from fpga.ecp5 import MODES, Block, BlockRam, Mode
-from fpga.floorplan import floorplan
+from fpga.floorplan import DIES, floorplan
 from fpga.netlist import Primitives
 from hdl.config import TINY
 from hdl.contract import contract_hash
@@ -151,11 +151,19 @@ def test_a_failing_tool_shows_its_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(BOARDS))
 def test_floorplan(name: str) -> None:
-    """No site twice, a site for each of the tile's blocks or none at all, lanes beside their bytes."""
+    """No site twice; a site for every block of a device that has a plan; no cell of another type."""
     board = BOARDS[name]
     cfg = board.cfg
-    plan = floorplan(platform(board).device, cfg, "board.core")
+    rams = {cell: "PDPW16KD" if block.mode.width == 36 else "DP16KD" for cell, _, block in cells(cfg)}
+    muls = {
+        f"board.core.mxm.superlane{s}.column{c}.mul{lane}.block.dsp.dsp": "MULT18X18D"
+        for s in range(cfg.vlanes) for c in range(cfg.superlane_columns) for lane in range(cfg.lanes)
+    }  # fmt: skip
+    device = platform(board).device
+    plan = floorplan(device, cfg, {**rams, **muls, "board.core.vxm.a": "TRELLIS_FF"})
     assert len(set(plan.values())) == len(plan)
-    blocks = {cell for cell, _, _ in cells(cfg) if ".mxm." in cell}
-    assert {cell for cell in plan if cell.endswith(".ebr")} == blocks
-    assert len(plan) - len(blocks) == cfg.columns * cfg.lanes
+    assert set(plan) == (set(rams) | set(muls) if device in DIES else set())
+    # A column's block RAMs stand in one row, its lanes from left to right.
+    for path in {cell.split(".bank.")[0] for cell in plan if ".bank." in cell and ".column" in cell}:
+        sites = [plan[cell] for cell, _, _ in cells(cfg) if cell.startswith(f"{path}.bank.")]
+        assert len({site.split("/")[1] for site in sites}) == 1

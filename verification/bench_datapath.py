@@ -10,12 +10,12 @@ from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.config import SCALE_BITS, Config
+from hdl.config import SCALE_BITS, SUMSQ_BITS, Config
 from hdl.image import LoadBus, Space
 from hdl.isa import AbcOp, Init, Queue, SxmMode, Width
 from hdl.mem import TableSlice, row_layout, stream_layout
 from hdl.mxm import Mxm
-from hdl.sxm import SUMSQ_BITS, Sxm
+from hdl.sxm import Sxm
 from hdl.uop import run_state_layout, uop_layout
 from sim import numerics
 from verification.bench_mxm import MxmModel, shallow
@@ -42,7 +42,7 @@ class Datapath(wiring.Component):
             "gather": Out(row_layout(cfg, signed(8))),
             "scl": Out(row_layout(cfg, SCALE_BITS)),
             "c": Out(row_layout(cfg, SCALE_BITS)),
-            "sumsq": Out(SUMSQ_BITS),
+            "sumsq": Out(SUMSQ_BITS + 1),
         })  # fmt: skip
 
     def elaborate(self, platform: object) -> Module:

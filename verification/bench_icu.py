@@ -19,7 +19,7 @@ from firmware.lower import pack_program
 from firmware.schedule import Scheduler, Slot, token_cycles
 from hdl.config import MAX_EXPERTS_PER_TOKEN, Config, address_bits
 from hdl.icu.icu import HOST_PARAMS, Icu
-from hdl.icu.params import NO_STOP, param_bits
+from hdl.icu.params import LATENCY, NO_STOP, param_bits
 from hdl.image import LoadBus, Param, Reason, Space, row_bytes
 from hdl.isa import Address, Base, Count, Instr, Phase, Program, Queue, VxOp, get_isa
 from hdl.timing import get_timing
@@ -239,7 +239,7 @@ class IcuSession:
             self.load(Space.PARAM, 0, int(param), value.to_bytes(8, "little"))
         for param, value in values.items():
             if param.name.lower() in HOST_PARAMS:
-                self.script.expect(self.now + 1, param.name.lower(), value)
+                self.script.expect(self.now - 1 + LATENCY, param.name.lower(), value)
 
     def program(self, program: Program, **values: int) -> None:
         """A program and its parameters; ``values`` replace random ones."""

@@ -7,7 +7,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hdl.config import SCALARS, WORD
+from hdl.config import SCALARS, SUMSQ_BITS, WORD
 from hdl.image import Space
 from hdl.isa import Queue, SfuOp
 from hdl.timing import get_timing
@@ -63,7 +63,9 @@ async def registers(dut: Any) -> None:
                          rng.integers(0, 65537, cfg.vlanes) >> rng.integers(0, 17, cfg.vlanes))  # fmt: skip
         result = None
         if op == SfuOp.RSQRT:
-            result = nx.rsqrt(sumsq, eps)
+            over = int(rng.random() < 0.1)
+            result = nx.rsqrt((1 << SUMSQ_BITS) - 1 if over else sumsq, eps)
+            sumsq |= over << SUMSQ_BITS
         elif op == SfuOp.RECIP:
             result = nx.recip(sums[bank])
         elif op == SfuOp.MUL:

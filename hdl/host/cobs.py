@@ -12,7 +12,7 @@ from amaranth import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..mem import Bank
+from ..mem import Bank, WritePort, register_write
 
 DECODED = data.StructLayout({"data": 8, "end": 1, "bad": 1})
 """One decoded byte; or, with ``end``, the end of a frame, ``bad`` when it came inside a block."""
@@ -73,12 +73,17 @@ class CobsEncoder(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.ring = ring = Bank(width=8, depth=self.depth, latency=1)
-        wr, rd = ring.w, ring.r
+        rd = ring.r
+        wr = WritePort(8, self.depth, 8).create()
+        register_write(m, ring.w, wr.en, wr.addr, wr.data)
 
         at = Signal(range(self.depth), init=1)
         """Next place to write."""
         code_at = Signal(range(self.depth))
-        """Place kept for the code of the block being built; all before it may be read."""
+        """Place kept for the code of the block being built."""
+        whole = Signal.like(code_at)
+        """All before it is in the ring and may be read."""
+        m.d.sync += whole.eq(code_at)
         code = Signal(8, init=1)
         read_at = Signal(range(self.depth))
         room = Signal()
@@ -124,7 +129,7 @@ class CobsEncoder(wiring.Component):
             self.o.payload.eq(rd.data),
         ]
         with m.If(advance):
-            m.d.sync += self.o.valid.eq(read_at != code_at)
-            with m.If(read_at != code_at):
+            m.d.sync += self.o.valid.eq(read_at != whole)
+            with m.If(read_at != whole):
                 m.d.sync += read_at.eq(read_at + 1)
         return m

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Module, unsigned
+from amaranth import Module, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,7 +18,7 @@ TALLY = data.StructLayout(
 
 class Counters(wiring.Component):
     """``good``, ``bad``: a frame was carried out or refused; ``token``: one was sampled; ``busy``: a cycle of
-    a run. All count in the cycles in which they are high."""
+    a run. All count the cycles in which they are high, a cycle later."""
 
     def __init__(self) -> None:
         super().__init__({"good": In(1), "bad": In(1), "token": In(1), "busy": In(1), "tally": Out(TALLY)})
@@ -28,5 +28,6 @@ class Counters(wiring.Component):
         for event, name in (
             (self.good, "frames_ok"), (self.bad, "frames_bad"), (self.token, "tokens"), (self.busy, "cycles"),
         ):  # fmt: skip
-            m.d.sync += self.tally[name].eq(self.tally[name] + event)
+            happened = Signal(name=name)
+            m.d.sync += [happened.eq(event), self.tally[name].eq(self.tally[name] + happened)]
         return m

@@ -8,7 +8,7 @@ from amaranth.lib.crc import catalog
 from amaranth.lib.wiring import In, Out
 
 from .. import link
-from ..mem import Bank
+from ..mem import Bank, WritePort, register_write
 from .cobs import DECODED
 
 FRAME = data.StructLayout({
@@ -41,7 +41,9 @@ class FrameReceiver(wiring.Component):
         m = Module()
         m.submodules.buffer = buffer = Bank(width=8, depth=2 * link.PAYLOAD_MAX, latency=1)
         m.submodules.crc = crc = catalog.CRC32_ISO_HDLC().create()
-        wr, rd = buffer.w, buffer.r
+        rd = buffer.r
+        wr = WritePort(8, 2 * link.PAYLOAD_MAX, 8).create()
+        register_write(m, buffer.w, wr.en, wr.addr, wr.data)
         half = Signal()
         """Half that is being filled; the frame offered lies in the other one."""
         m.d.comb += [rd.addr.eq(Cat(self.at, ~half)), rd.en.eq(1), self.byte.eq(rd.data)]

@@ -13,6 +13,7 @@ from .counters import Counters
 from .frame import FrameReceiver
 from .loader import Loader
 from .records import RecordStore
+from .skid import SkidBuffer
 from .transmitter import Transmitter
 
 
@@ -46,14 +47,19 @@ class HostLink(wiring.Component):
         m.submodules.transmitter = transmitter = Transmitter(self.cfg)
         m.submodules.encoder = encoder = CobsEncoder()
 
-        connect(m, flipped(self.rx), decoder.i)
+        # What is outside may be far away.
+        m.submodules.rx_edge = rx_edge = SkidBuffer(8)
+        m.submodules.tx_edge = tx_edge = SkidBuffer(8)
+        connect(m, flipped(self.rx), rx_edge.i)
+        connect(m, rx_edge.o, decoder.i)
         connect(m, decoder.o, receiver.i)
         connect(m, receiver.frame, loader.frame)
         connect(m, loader.load, flipped(self.load))
         connect(m, loader.ledger, records.ledger)
         connect(m, loader.answer, transmitter.answer)
         connect(m, transmitter.o, encoder.i)
-        connect(m, encoder.o, flipped(self.tx))
+        connect(m, encoder.o, tx_edge.i)
+        connect(m, tx_edge.o, flipped(self.tx))
 
         running = Signal()
         with m.If(self.run.done):

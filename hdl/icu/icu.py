@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import Config, address_bits
 from ..image import LoadBus, Reason, RunControl, Space, drive_load
 from ..isa import Queue
-from ..mem import Bank
+from ..mem import Bank, register_write
 from ..uop import run_state_layout, uop_layout
 from .params import ParamRegisters, param_bits
 from .queue import InstructionQueue, base_names
@@ -94,12 +94,9 @@ class Icu(wiring.Component):
         """Which token next, and when to stop. All decisions fall in the last cycle of a token."""
         cfg, control = self.cfg, self.control
         m.submodules.prompt = prompt = Bank(width=cfg.token_bits, depth=cfg.context_max)
-        write, read = prompt.w, prompt.r
-        m.d.comb += [
-            write.addr.eq(self.load.addr),
-            write.data.eq(self.load.data),
-            write.en.eq(self.load.valid & (self.load.space == Space.PROMPT)),
-        ]
+        read = prompt.r
+        mine = self.load.valid & (self.load.space == Space.PROMPT)
+        register_write(m, prompt.w, mine, self.load.addr, self.load.data)
         taken = Signal(cfg.position_bits)  # prompt tokens begun so far
         made = Signal(cfg.position_bits)  # tokens sampled so far
         best = Signal(cfg.token_bits)

@@ -8,9 +8,12 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import Config, address_bits
 from ..image import LoadBus, Param, Space
+from ..primitives import delayed
 
 NO_STOP = 1 << 31
 """A stop id with this bit is never met."""
+LATENCY = 3
+"""A row on ``load`` in cycle c is in its register from cycle c + LATENCY on."""
 
 
 def param_bits(cfg: Config) -> dict[Param, int]:
@@ -42,11 +45,16 @@ class ParamRegisters(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        data = Signal.like(self.load.data, reset_less=True)
-        m.d.sync += data.eq(self.load.data)
+        # Which register is meant is worked out in two steps.
+        mine, which = Signal(), Signal(range(max(Param) + 1), reset_less=True)
+        data = delayed(m, self.load.data, LATENCY - 1, name="data")[-1]
+        m.d.sync += [
+            mine.eq(self.load.valid & (self.load.space == Space.PARAM)),
+            which.eq(self.load.addr),
+        ]
         for p in self.bits:
             write = Signal(name=f"write_{p.name.lower()}")
-            m.d.sync += write.eq(self.load.valid & (self.load.space == Space.PARAM) & (self.load.addr == p.value))
+            m.d.sync += write.eq(mine & (which == p.value))
             with m.If(write):
                 m.d.sync += getattr(self, p.name.lower()).eq(data)
         return m

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import Config, address_bits
 from ..image import LoadBus, Space
 from ..isa import FETCH_BITS, Base, Count, Queue, get_isa
-from ..mem import Bank
+from ..mem import Bank, register_write
 from ..uop import uop_layout
 
 
@@ -60,12 +60,9 @@ class InstructionQueue(wiring.Component):
         words = self.format.words
         depth = self.cfg.queue_depth
         m.submodules.code = code = Bank(width=FETCH_BITS, depth=depth, latency=1)
-        write, read = code.w, code.r
-        m.d.comb += [
-            write.addr.eq(self.load.addr),
-            write.data.eq(self.load.data),
-            write.en.eq(self.load.valid & (self.load.space == Space.PROGRAM) & (self.load.sub == self.queue)),
-        ]
+        read = code.r
+        mine = self.load.valid & (self.load.space == Space.PROGRAM) & (self.load.sub == self.queue)
+        register_write(m, code.w, mine, self.load.addr, self.load.data)
         pc = Signal(address_bits(depth))
         saved = Signal.like(pc)
         start = Signal.like(pc)  # address of the instruction in the buffer (or being fetched)

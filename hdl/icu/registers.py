@@ -94,16 +94,20 @@ class BaseRegisters(wiring.Component):
                 m.d.sync += reg.eq(0)
             with m.Elif(self.next_layer):
                 m.d.sync += reg.eq(reg + getattr(self, f"layer_{space}"))
-        # An expert's base takes two cycles: product, sum (``Timing.expert``).
+        # An expert's base takes two cycles: half products, sum (``Timing.expert``).
         chosen = Signal(MAX_EXPERTS_PER_TOKEN)
         m.d.sync += [chosen[i].eq(self.expert_valid & (self.expert_index == i)) for i in range(MAX_EXPERTS_PER_TOKEN)]
+        half = (len(self.expert_id) + 1) // 2
         for space in ("w", "s"):
-            offset = Signal(self.widths[space], name=f"expert_offset_{space}", reset_less=True)
-            m.d.sync += offset.eq(self.expert_id * getattr(self, f"expert_{space}"))
+            low, high = (
+                Signal(self.widths[space], name=f"expert_{part}_{space}", reset_less=True) for part in ("low", "high")
+            )
+            words = getattr(self, f"expert_{space}")
+            m.d.sync += [low.eq(self.expert_id[:half] * words), high.eq(self.expert_id[half:] * words)]
             for i in range(MAX_EXPERTS_PER_TOKEN):
                 reg = Signal(self.widths[space], name=f"expert{i}_{space}")
                 with m.If(chosen[i]):
-                    m.d.sync += reg.eq(layer[space] + offset)
+                    m.d.sync += reg.eq(layer[space] + low + (high << half))
                 base(space, EXPERT_BASES[i], reg)
         base("w", Base.LAYER, layer["w"])
         base("dst", Base.LAYER, layer["w"])

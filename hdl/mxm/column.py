@@ -17,7 +17,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ACT_BITS, ACT_EXP_BITS, BLOCK, Config, address_bits
-from ..mem import Bank, WritePort
+from ..mem import Bank, WritePort, register_write
 from ..primitives import DSP_BITS, Multiplier
 from ..timing import get_timing
 
@@ -116,8 +116,8 @@ the weight word (PACK) and the products (PRODUCT); start from zero, or from the 
 class Column(wiring.Component):
     """One column. It does not know its place: the superlane decodes writes and delays control.
 
-    ``w``: byte-enabled write port of the weight SRAM. ``en``, ``addr``: weight word to read, cycle 0 of the
-    stage count; ``word``: that word in cycle PACK, together with ``mant``. ``exp`` (one exponent a
+    ``w``: byte-enabled write port of the weight SRAM, written a cycle later. ``en``, ``addr``: weight word to read,
+    cycle 0 of the stage count; ``word``: that word in cycle PACK, together with ``mant``. ``exp`` (one exponent a
     block) belongs to stage SHIFT, ``acc_addr`` to the cycle before accumulation; for ``control`` see there.
     ``low`` and ``high`` are the accumulators at ``drain_addr`` in the same cycle.
     """
@@ -145,13 +145,8 @@ class Column(wiring.Component):
         control = self.control
         assert get_timing(cfg).mem_read == READ
         m.submodules.bank = bank = Bank(width=cfg.lanes * 8, depth=cfg.weight_depth, granularity=8)
-        m.d.comb += [
-            bank.w.en.eq(self.w.en),
-            bank.w.addr.eq(self.w.addr),
-            bank.w.data.eq(self.w.data),
-            bank.r.en.eq(self.en),
-            bank.r.addr.eq(self.addr),
-        ]
+        register_write(m, bank.w, self.w.en, self.w.addr, self.w.data)
+        m.d.comb += [bank.r.en.eq(self.en), bank.r.addr.eq(self.addr)]
 
         def reg(value: Value, name: str) -> Signal:
             r = Signal(value.shape(), name=name, reset_less=True)

@@ -53,7 +53,7 @@ class Superlane(wiring.Component):
     cycle later, as do the activation word ``act`` (given in cycle PACK) and the gathered ``word``, into
     which this superlane puts its own when ``mine`` (given in cycle PACK + 1, output a cycle later).
     ``half``: which column and half a gather takes. ``value``: accumulator, a cycle after ``drain``.
-    ``w``: write port of all columns, ``column`` tells which of them is meant; written a cycle later.
+    ``w``: write port of all columns, ``column`` tells which of them is meant; written two cycles later.
     """
 
     def __init__(self, cfg: Config):

@@ -9,7 +9,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import tables
-from ..config import PROB_BITS, SCALARS, WORD, Config
+from ..config import PROB_BITS, SCALARS, SUMSQ_BITS, WORD, Config
 from ..image import LoadBus, Space
 from ..isa import Queue, SfuOp
 from ..mem import Rom
@@ -46,16 +46,16 @@ def _normalised(m: Module, x: Value, exponent: Value, name: str) -> Signal:
 class ScalarUnit(wiring.Component):
     """SFU micro-ops -> scalar registers, each after its own ``timing.sfu_*``.
 
-    Sampled at t: ``sumsq`` and ``eps`` (64 bit unsigned, RSQRT), ``sums`` (two banks of 40 bit, RECIP) and
-    ``z`` (row of V words, CAPTURE). ``read`` (index) -> ``mantissa``, ``exponent`` is the dequantiser's
-    combinational port. ``load`` writes the constants K (:attr:`hdl.image.Space.CONST`).
+    Sampled at t: ``sumsq`` (64 bit unsigned and an overflow bit) and ``eps`` (64 bit unsigned, RSQRT), ``sums``
+    (two banks of 40 bit, RECIP) and ``z`` (row of V words, CAPTURE). ``read`` (index) -> ``mantissa``, ``exponent``
+    is the dequantiser's combinational port. ``load`` writes the constants K (:attr:`hdl.image.Space.CONST`).
     """
 
     def __init__(self, cfg: Config):
         self.cfg = cfg
         super().__init__({
             "uop": In(uop_layout(cfg, Queue.SFU)),
-            "sumsq": In(unsigned(64)),
+            "sumsq": In(unsigned(SUMSQ_BITS + 1)),
             "eps": In(unsigned(64)),
             "sums": In(data.ArrayLayout(unsigned(SUM_BITS), 2)),
             "z": In(data.ArrayLayout(signed(WORD), cfg.vlanes)),
@@ -115,9 +115,13 @@ class ScalarUnit(wiring.Component):
         recip = delayed(m, uop.op == SfuOp.RECIP, 7, name="recip")
         operand = Signal(65, reset_less=True)
         total = Mux(uop.bank, self.sums[1], self.sums[0])
-        m.d.sync += operand.eq(Mux(recip[0], total, self.sumsq + self.eps))
+        over = Signal(reset_less=True)
+        m.d.sync += [
+            operand.eq(Mux(recip[0], total, self.sumsq[:SUMSQ_BITS] + self.eps)),
+            over.eq(self.sumsq[SUMSQ_BITS] & ~recip[0]),
+        ]
         # Saturate. Zero counts as one: its leading one would be bit 0, and there is nothing below either.
-        clamped = operand[:64] | operand[64].replicate(64)
+        clamped = operand[:64] | (operand[64] | over).replicate(64)
         fours = [clamped[i : i + 4] for i in range(0, 64, 4)]
         n_high = Signal(4, reset_less=True)
         n_lows = Signal(2 * len(fours), reset_less=True)

@@ -8,7 +8,7 @@ from amaranth import Module, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import MAX_EXPERTS_PER_TOKEN, SCALE_BITS, WORD, Config
+from ..config import MAX_EXPERTS_PER_TOKEN, SCALE_BITS, SUMSQ_BITS, WORD, Config
 from ..image import LoadBus
 from ..isa import Queue
 from ..uop import run_state_layout, uop_layout
@@ -45,7 +45,7 @@ class Vxm(wiring.Component):
             "c": In(data.ArrayLayout(signed(SCALE_BITS), v)),
             "y": Out(row),
             "z": Out(row),
-            "sumsq": In(unsigned(64)),
+            "sumsq": In(unsigned(SUMSQ_BITS + 1)),
             "eps": In(unsigned(64)),
             "seed": In(32),
             "topk": In(range(cfg.topk_max + 1)),
