@@ -54,7 +54,7 @@ LATENCIES: dict[tuple[Queue, int], tuple[str, ...]] = {
     (Queue.SXM, SxmMode.VALUE): ("sxm_kv",),
     **{(Queue.SFU, op): (f"sfu_{op.name.lower()}",) for op in SfuOp},
     (Queue.TOP, TopOp.INSERT): ("top_insert", "top_insert_noise", "top_noise"),
-    (Queue.TOP, TopOp.EMIT): ("top_step", "top_row", "top_emit"),
+    (Queue.TOP, TopOp.EMIT): ("top_step", "top_row", "top_emit", "top_sample", "top_noise"),
 }
 """Names in :class:`hdl.timing.Timing` of what follows from an operation, and when."""
 GENERAL = ("issue", "phase_min", "expert", "token", "act_write", "kv_write", "table_write")

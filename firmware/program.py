@@ -507,7 +507,7 @@ class TokenProgram:
         steps = self.cfg.topk_max
         emit = {"op": TopOp.EMIT, "n1": steps, "d1": t.top_step}
         start = sched.place([Slot(Queue.TOP, 0, emit, "sample")], inserted)
-        known = start + t.issue + (steps - 1) * t.top_step + t.top_emit
+        known = start + t.issue + (steps - 1) * t.top_step + t.top_sample
         sched.close("LM head", known + t.token, sched.settle(), final=1)
 
 

@@ -73,7 +73,7 @@ class Param(enum.IntEnum):
     TOPK = 19
     """Candidates of sampling (1: greedy or full-vocabulary Gumbel-max)."""
     NOISE = 20
-    """0: none. 1: noise picks among the TOPK best logits. 2: noise is part of the key (no top-k)."""
+    """0: none. 1: noise of its rank picks among the TOPK best logits. 2: noise of its id is part of the key."""
     STOP0 = 21
     """Stop ids; a value with bit 31 set is unused."""
     STOP1 = 22

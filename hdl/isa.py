@@ -360,9 +360,10 @@ class Isa:
             fmt(Queue.TOP, "VXM", "Top-k unit: router and sampling.",
                 TopOp,
                 {TopOp.INSERT: "rows of Y with ids idx*vlanes + lane below limit enter the sorted lists; "
-                               "noise = 1 adds the Gumbel noise the host asked for",
+                               "noise = 1: with the Gumbel noise of each id if the host's noise mode is 2",
                  TopOp.EMIT: "inner step i takes the i-th best: expert = 1 -> expert register i and lane i of T; "
-                             "expert = 0 -> candidate for the next token; count = host's top-k when expert = 0"},
+                             "expert = 0 -> candidate for the next token, with the Gumbel noise of step i if the "
+                             "host's noise mode is 1; count = host's top-k when expert = 0"},
                 Field("limit", 17, "ids from limit on do not enter"),
                 Field("noise", 1, "INSERT for sampling"),
                 Field("expert", 1, "EMIT to the expert registers")),

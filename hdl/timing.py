@@ -109,16 +109,19 @@ class Timing:
     top_insert_noise: int = 5
     """The same with noise = 1, whatever noise the host asked for."""
     top_noise: int = 21
-    """The first INSERT with noise = 1 comes at least this long after the position of the token, or the last
-    INSERT with noise = 1: the generator runs ahead of the rows, so that its depth costs no time."""
+    """The first micro-op that takes noise (INSERT with noise = 1, or sampling EMIT: the host's noise mode decides)
+    comes at least this long after the position of the token and the noise mode, and after the last one that took
+    some: the generator runs ahead of the rows, so that its depth costs no time."""
     top_step: int = 2
     """Cycles between EMIT steps (d1)."""
     top_row: int = 2
     """EMIT step at t: its lane of T (and the count of experts) is usable by a VX at t + top_row."""
     top_emit: int = 5
     """EMIT step at t: a micro-op at t + top_emit may use its expert register (the id leaves the unit, from a
-    register, in cycle t + 2, and takes ``expert`` cycles at the ICU). After the last step of a sampling EMIT the
-    next token id stands at t + top_emit."""
+    register, in cycle t + 2, and takes ``expert`` cycles at the ICU)."""
+    top_sample: int = 6
+    """Last step of a sampling EMIT at t: the next token id stands at t + top_sample, whatever noise the host asked
+    for (choice 2, noise, saturation, comparison, the token's register)."""
 
     # ICU
     issue: int = 1

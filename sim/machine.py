@@ -240,10 +240,10 @@ class TokenRun:
         self.vector_writes: dict[int, int] = {}
         self.gate = np.zeros(self.cfg.vlanes, np.int64)
         self.captured = np.zeros(self.cfg.vlanes, np.int64)
-        self.listed: list[tuple[int, int, int]] = []  # (-key, id, z)
+        self.listed: list[tuple[int, int]] = []  # (-key, id)
         self.row_t = np.zeros(self.cfg.vlanes, np.int64)
         self.chosen = 0
-        self.best: tuple[int, int] | None = None
+        self.best: tuple[int, int] | None = None  # (z, id)
         self.next_token: int = 0
 
     def execute(self) -> int:
@@ -540,10 +540,9 @@ class TokenRun:
                 self.listed = []
             row = self._get("Y", cycle, uop)
             ids = uop.idx * v + np.arange(v)
-            noisy = uop["noise"] and p[Param.NOISE]
-            z = nx.sat(row + nx.gumbel(p[Param.SEED], self.m.position, ids), 32) if noisy else row
-            keys = z if noisy and p[Param.NOISE] == 2 else row
-            self.listed += [(-int(k), int(i), int(y)) for k, i, y in zip(keys, ids, z, strict=True) if i < uop["limit"]]
+            noisy = uop["noise"] and p[Param.NOISE] == 2
+            keys = nx.sat(row + nx.gumbel(p[Param.SEED], self.m.position, ids), 32) if noisy else row
+            self.listed += [(-int(k), int(i)) for k, i in zip(keys, ids, strict=True) if i < uop["limit"]]
             return f"insert {row.tolist()}"
         if uop.idx == 0:
             self.listed.sort()
@@ -556,8 +555,10 @@ class TokenRun:
             self.chosen = uop.idx + 1
             return f"expert {uop.idx} = {taken[1]}"
         if taken is not None and uop.idx < max(1, p[Param.TOPK]):
-            candidate = -taken[2], taken[1]
-            self.best = candidate if self.best is None else min(self.best, candidate)
+            noise = nx.gumbel(p[Param.SEED], self.m.position, uop.idx) if p[Param.NOISE] == 1 else 0
+            z = int(nx.sat(noise - taken[0], 32))
+            if self.best is None or z > self.best[0]:
+                self.best = z, taken[1]
         if uop.last and self.best is not None:
             self.next_token = self.best[1]
         return f"candidate {taken}"

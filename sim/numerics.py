@@ -302,7 +302,7 @@ def threefry2x32(key: tuple[Any, Any], counter: tuple[Any, Any], rounds: int = 8
 
 
 def gumbel(seed: int, position: ArrayLike, ids: ArrayLike) -> Ints:
-    """Gumbel noise -ln(-ln U), 16 fraction bits, of token ``ids`` at ``position``; shapes broadcast."""
+    """Gumbel noise -ln(-ln U), 16 fraction bits, of token ``ids`` or of ranks at ``position``; shapes broadcast."""
     h0, _ = threefry2x32((seed, 0), (ids, position))
     return gumbel_of_hash(h0)
 
@@ -335,11 +335,12 @@ def sample(
 ) -> int:
     """Next token id from 1-D ``logits`` (16 fraction bits).
 
-    ``noise`` 0: the best. 1: Gumbel noise picks among the ``topk_n`` best logits. 2: noise is in the key.
-    ``ids`` defaults to 0, 1, 2 ...
+    ``noise`` 0: the best. 1: Gumbel noise picks among the ``topk_n`` best logits, each with the noise of its
+    rank; equal sums: the better rank. 2: noise is in the key, that of the id. ``ids`` defaults to 0, 1, 2 ...
     """
     y = _ints(logits)
     names = np.arange(y.size, dtype=np.int64) if ids is None else _ints(ids)
-    z = sat(y + gumbel(seed, position, names), 32) if noise else y
-    best = topk(z if noise == 2 else y, names, topk_n)
-    return int(names[best[topk(z[best], names[best], 1)[0]]])
+    keys = sat(y + gumbel(seed, position, names), 32) if noise == 2 else y
+    best = topk(keys, names, topk_n)
+    z = sat(keys[best] + gumbel(seed, position, np.arange(best.size)), 32) if noise == 1 else keys[best]
+    return int(names[best[np.argmax(z)]])

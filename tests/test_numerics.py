@@ -241,3 +241,20 @@ def test_topk_and_sampling(seed: int) -> None:
         share = np.bincount(tokens, minlength=4) / draws
         assert np.abs(share - expected).max() < 5 * 0.5 / math.sqrt(draws)
     assert nx.sample(logits, noise=2, seed=3, position=4) == nx.sample(logits, noise=2, seed=3, position=4)
+
+
+def test_noise_of_ranks(rng: np.random.Generator) -> None:
+    """Top-k: candidate i of the sorted list gets the noise of i, whatever its id; equal sums: the first one."""
+    for position in range(200):
+        logits = rng.integers(-1 << 17, 1 << 17, 40)
+        ids = rng.permutation(1000)[:40]
+        order = np.argsort(-logits, kind="stable")[:5]
+        z = logits[order] + nx.gumbel(77, position, np.arange(5))
+        token = nx.sample(logits, topk_n=5, noise=1, seed=77, position=position, ids=ids)
+        assert token == ids[order[np.argmax(z)]]
+    # Sums that saturate are equal.
+    top = nx.INT32_MAX
+    position = next(p for p in range(100) if nx.gumbel(77, p, np.arange(3)).min() > 100)
+    assert nx.sample([top - 50, top, top - 50, 5], topk_n=3, noise=1, seed=77, position=position) == 1
+    position = next(p for p in range(100) if nx.gumbel(77, p, 0) < -100 and nx.gumbel(77, p, 1) > 100)
+    assert nx.sample([top, top - 50], topk_n=2, noise=1, seed=77, position=position) == 1

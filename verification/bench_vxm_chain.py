@@ -51,7 +51,8 @@ async def softmax_router_and_token(dut: Any) -> None:
     for case in range(12):
         bank, keys, rows = case & 1, int(rng.integers(1, 4 * v + 1)), 4
         position, seed = int(rng.integers(cfg.context_max)), int(rng.integers(1 << 32))
-        plan.hold(t - timing.top_noise, seed=seed, noise=2, topk=1,
+        noise, topk = ((1, cfg.topk_max), (2, 1))[case % 2]
+        plan.hold(t - timing.top_noise, seed=seed, noise=noise, topk=topk,
                   state=pack(layout, {"keys": keys, "position": position}))  # fmt: skip
 
         # RSQRT of a new sum of squares, times K[1], scales the scores.
@@ -122,8 +123,8 @@ async def softmax_router_and_token(dut: Any) -> None:
             uop = micro_op(cfg, Queue.TOP, op=TopOp.EMIT, i1=i, first=int(i == 0),
                            last=int(i == cfg.topk_max - 1))  # fmt: skip
             plan.drive(t + i * timing.top_step, top=uop)
-        t += (cfg.topk_max - 1) * timing.top_step + timing.top_emit
-        token = nx.sample(logits[:-1], noise=2, seed=seed, position=position)
+        t += (cfg.topk_max - 1) * timing.top_step + timing.top_sample
+        token = nx.sample(logits[:-1], topk_n=topk, noise=noise, seed=seed, position=position)
         plan.expect(t, "token_valid", 1, bits=1)
         plan.expect(t, "token", token, bits=cfg.token_bits, what=f"case {case}: token")
         t += timing.top_noise + int(rng.integers(3))

@@ -33,7 +33,8 @@ async def router_and_sampling(dut: Any) -> None:
     counts: list[tuple[int, int]] = []
     position, seed = 5, 0x12345678
     plan.hold(0, state=pack(layout, {"position": position}), seed=seed, topk=1, noise=0)
-    clear_from = timing.top_noise  # first cycle in which an INSERT with noise may stand
+    mode = 0
+    clear_from = timing.top_noise  # first cycle in which a micro-op that takes noise may stand
 
     def insert(start: int, values: np.ndarray[Any, Any], limit: int, noise: int) -> int:
         """Micro-ops of one INSERT; returns the cycle of the last one."""
@@ -57,8 +58,8 @@ async def router_and_sampling(dut: Any) -> None:
                                     first=int(i == 0), last=int(i == steps - 1)))  # fmt: skip
         return start + (steps - 1) * timing.top_step
 
-    for case in range(60):
-        if case % 2 == 0:  # router
+    for _ in range(100):
+        if rng.random() < 0.4:  # router
             n = int(rng.integers(MAX_EXPERTS_PER_TOKEN, cfg.experts_max + 1))
             logits = corner_ints(rng, WORD, n)
             if rng.random() < 0.4:
@@ -75,26 +76,31 @@ async def router_and_sampling(dut: Any) -> None:
                 counts.append((at + timing.top_row, i + 1))
             t = emit(start, k, 1) + timing.top_step + int(rng.integers(3))
             continue
-        mode, topk = int(rng.integers(3)), int(rng.integers(1, cfg.topk_max + 1))
-        topk = topk if mode == 1 else 1
-        if rng.random() < 0.7:
+        before = mode
+        if rng.random() < 0.6:
+            mode = int(rng.integers(3))
+        topk = int(rng.integers(1, cfg.topk_max + 1)) if mode == 1 else 1
+        if rng.random() < 0.6:
             position, seed = int(rng.integers(cfg.context_max)), int(rng.integers(1 << 32))
             plan.hold(t, state=pack(layout, {"position": position}), seed=seed)
             clear_from = max(clear_from, t + timing.top_noise)
         plan.hold(t, topk=topk, noise=mode)
-        n = int(rng.integers(1, 120))
+        if mode != before:
+            clear_from = max(clear_from, t + timing.top_noise)
+        n = int(rng.integers(1, rng.choice([3 * v, 120])))
         logits = rng.integers(-1 << 18, 1 << 18, n)
         if rng.random() < 0.3:
             logits = rng.choice([nx.INT32_MAX, nx.INT32_MAX - 1000, nx.INT32_MIN, 5], n)
-        t = max(t, clear_from)
-        last = insert(t, logits, n, 1)
-        clear_from = last + timing.top_noise
-        end = emit(last + timing.top_insert_noise, cfg.topk_max, 0)
-        tokens[end + timing.top_emit] = nx.sample(
+        last = insert(max(t, clear_from) if mode == 2 else t, logits, n, 1)
+        start = last + timing.top_insert_noise
+        end = emit(max(start, clear_from) if mode == 1 else start, cfg.topk_max, 0)
+        if mode:
+            clear_from = (last if mode == 2 else end) + timing.top_noise
+        tokens[end + timing.top_sample] = nx.sample(
             logits, topk_n=min(topk, n), noise=mode, seed=seed, position=position
         )
         t = end + timing.top_step + 1 + int(rng.integers(3))
-    for cycle in range(3, t + 4):
+    for cycle in range(3, t + timing.top_sample):
         plan.expect(cycle, "expert_valid", int(cycle in experts), bits=1, what="expert pulse")
         plan.expect(cycle, "token_valid", int(cycle in tokens), bits=1, what="token pulse")
     for cycle, (i, expert_id) in experts.items():

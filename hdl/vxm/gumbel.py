@@ -33,9 +33,11 @@ def _rotated(x: Value, by: int) -> Value:
 class GumbelNoise(wiring.Component):
     """``noise`` (V x 22 bit signed, 16 fraction bits) of the ids row * V + lane, row = 0, 1, 2 ...
 
+    With ``single`` only lane 0 counts, and has the noise of id = row: one rank a row, whatever V is.
+
     ``advance`` at t: the row on ``noise`` is used in cycle t + 1, the next one follows in the next cycle. ``last``
-    (with ``advance``): begin again at row 0. A new ``seed`` or ``position`` also begins again. The first
-    ``advance`` comes ``timing.top_noise`` cycles after either.
+    (with ``advance``): begin again at row 0. A new ``seed``, ``position`` or ``single`` also begins again. The
+    first ``advance`` comes ``timing.top_noise`` cycles after either.
     """
 
     def __init__(self, cfg: Config):
@@ -43,6 +45,7 @@ class GumbelNoise(wiring.Component):
         super().__init__({
             "seed": In(32),
             "position": In(cfg.position_bits),
+            "single": In(1),
             "advance": In(1),
             "last": In(1),
             "noise": Out(data.ArrayLayout(signed(NOISE_BITS), cfg.vlanes)),
@@ -55,7 +58,7 @@ class GumbelNoise(wiring.Component):
         assert get_timing(cfg).top_noise >= _DEPTH + 3
 
         # What the pipeline was filled for. The constants behind it settle before the first row enters.
-        seed, position = Signal(32), Signal(cfg.position_bits)
+        seed, position, single = Signal(32), Signal(cfg.position_bits), Signal()
         fresh = Signal(init=1)
         stale = Signal()
         first_key, third_key = Signal(32, reset_less=True), Signal(32, reset_less=True)
@@ -63,15 +66,18 @@ class GumbelNoise(wiring.Component):
         m.d.sync += [
             seed.eq(self.seed),
             position.eq(self.position),
+            single.eq(self.single),
             first_key.eq(seed + position),
             third_key.eq(seed ^ _PARITY),
             third_key_1.eq((seed ^ _PARITY) + 1),
             fresh.eq(0),
         ]
-        m.d.comb += stale.eq(fresh | (seed != self.seed) | (position != self.position))
+        changed = (seed != self.seed) | (position != self.position) | (single != self.single)
+        m.d.comb += stale.eq(fresh | changed)
         # The pipeline's enable goes to thousands of registers and is therefore one itself.
         filling = Signal(range(_DEPTH + 2))
-        row = Signal(index_bits(cfg))
+        # The row's first id. Only with single its low bits are not zero.
+        first_id = Signal(index_bits(cfg) + (v - 1).bit_length())
         step, again = Signal(), Signal()
         m.d.sync += [
             again.eq(stale | (self.advance & self.last)),
@@ -79,17 +85,17 @@ class GumbelNoise(wiring.Component):
             step.eq(self.advance | ((filling != 0) & (filling <= _DEPTH) & ~again)),
         ]
         with m.If(again):
-            m.d.sync += [filling.eq(_DEPTH + 1), row.eq(0)]
+            m.d.sync += [filling.eq(_DEPTH + 1), first_id.eq(0)]
         with m.Else():
             with m.If(filling != 0):
                 m.d.sync += filling.eq(filling - 1)
             with m.If(step):
-                m.d.sync += row.eq(row + 1)
+                m.d.sync += first_id.eq(first_id + Mux(single, 1, v))
 
         addresses: list[Signal] = []
         rests: list[Signal] = []
         for lane in range(v):
-            address, rest = self._index(m, lane, row, position, first_key, third_key, third_key_1, step)
+            address, rest = self._index(m, lane, first_id, position, first_key, third_key, third_key_1, step)
             addresses.append(address)
             rests.append(rest)
         # Two lanes share a ROM: block RAM has two ports.
@@ -119,14 +125,15 @@ class GumbelNoise(wiring.Component):
         return m
 
     def _index(
-        self, m: Module, lane: int, row: Signal, position: Signal,
+        self, m: Module, lane: int, first_id: Signal, position: Signal,
         first_key: Signal, third_key: Signal, third_key_1: Signal, step: Signal,
     ) -> tuple[Signal, Signal]:  # fmt: skip
         """Threefry-2x32 of one lane, then table address (10 bit) and position in the piece (3 bit)."""
         lane_bits = (self.cfg.vlanes - 1).bit_length()
         counter = Signal(32, name=f"id{lane}")
         position_32 = Signal(32, name=f"position{lane}")
-        m.d.comb += [counter.eq(Cat(Const(lane, lane_bits), row)), position_32.eq(position)]
+        low = Const(lane, lane_bits) if lane else first_id[:lane_bits]
+        m.d.comb += [counter.eq(Cat(low, first_id[lane_bits:])), position_32.eq(position)]
 
         def reg(shape: Any, name: str) -> Signal:
             return Signal(shape, reset_less=True, name=f"{name}_{lane}")

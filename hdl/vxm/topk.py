@@ -17,11 +17,10 @@ from .gumbel import GumbelNoise
 
 
 def entry_layout(cfg: Config) -> data.StructLayout:
-    """A candidate: its rank is by ``key``; ``z`` decides which candidate becomes the token."""
+    """An element of the lists: ``key`` decides its rank."""
     return data.StructLayout({
         "valid": 1,
         "key": signed(WORD),
-        "z": signed(WORD),
         "id": unsigned(max(cfg.token_bits, (cfg.experts_max - 1).bit_length())),
     })  # fmt: skip
 
@@ -119,14 +118,14 @@ class TopK(wiring.Component):
     """TOP micro-ops: INSERT samples ``y`` at t, EMIT takes the best candidate of all lanes.
 
     INSERT: element id = idx * V + lane enters if below ``limit``; the first micro-op of an instruction
-    empties the lists. With noise = 1 the host's ``noise`` mode counts (0 none, 1 beside the key, 2 in it).
+    empties the lists. With noise = 1 and the host's ``noise`` mode 2, the key is ``y`` with the id's Gumbel noise.
     EMIT at t: ``expert_valid`` with ``expert_index``, ``expert_id`` in cycle t + 2; ``t`` (row T) and
     ``count`` (experts of this EMIT) from ``timing.top_row`` on. A sampling EMIT (expert = 0) takes candidates
-    while its step is below the host's ``topk``; ``token_valid`` with ``token`` ``timing.top_emit`` after the
-    last step. All of them come from registers.
+    while its step is below the host's ``topk``, in ``noise`` mode 1 with the Gumbel noise of the step; ``token_valid``
+    with ``token`` ``timing.top_sample`` after the last step. All of them come from registers.
 
-    Rows with noise reach the lists two cycles later than others: an INSERT without noise comes at least that long
-    behind one with noise.
+    Rows with noise = 1 reach the lists two cycles later than others, whatever the mode: an INSERT with noise = 0
+    comes at least that long behind one with noise = 1.
     """
 
     def __init__(self, cfg: Config):
@@ -155,41 +154,39 @@ class TopK(wiring.Component):
         lane_bits = (v - 1).bit_length()
         timing = get_timing(cfg)
         assert (timing.top_insert, timing.top_insert_noise, timing.top_step) == (3, 5, 2)
-        assert timing.top_row == 2 and timing.top_emit >= 4
+        assert (timing.top_row, timing.top_emit - timing.expert, timing.top_sample) == (2, 2, 6)
         inserting = Signal()
         m.d.comb += inserting.eq(uop.valid & (uop.op == TopOp.INSERT))
 
+        by_id, by_rank = Signal(), Signal()
+        m.d.sync += [by_id.eq(self.noise == 2), by_rank.eq(self.noise == 1)]
         m.submodules.gumbel = gumbel = GumbelNoise(cfg)
+        lists = [SortedList(cfg) for _ in range(v)]
+        sampled, sampled_last = self._emit(m, lists, Mux(by_rank, gumbel.noise[0], 0))
         m.d.comb += [
             gumbel.seed.eq(self.seed),
             gumbel.position.eq(self.state.position),
-            gumbel.advance.eq(inserting & uop.noise),
-            gumbel.last.eq(uop.last),
+            gumbel.single.eq(self.noise == 1),
+            gumbel.advance.eq((inserting & uop.noise & by_id) | (sampled & by_rank)),
+            gumbel.last.eq(Mux(by_rank, sampled_last, uop.last)),
         ]
-        # Rows without noise go straight to the lists; rows with noise are two cycles at the adder.
+        # Rows with noise = 0 go straight to the lists; those with noise = 1 are two cycles at the adder.
         late = delayed(m, inserting & uop.noise, 2, reset=True, name="late")[-1]
         late_first = delayed(m, uop.first, 2, name="late_first")[-1]
-        noisy, in_key = Signal(), Signal()
-        m.d.sync += [noisy.eq(self.noise != 0), in_key.eq(self.noise == 2)]
-
-        lists = []
-        for lane in range(v):
-            m.submodules[f"list{lane}"] = sorted_list = SortedList(cfg)
-            lists.append(sorted_list)
+        for lane, sorted_list in enumerate(lists):
+            m.submodules[f"list{lane}"] = sorted_list
             element = Cat(Const(lane, lane_bits), uop.idx)
             enters = Signal(name=f"enters{lane}")
             m.d.comb += enters.eq(element < uop.limit)
-            y = delayed(m, self.y[lane], 2, name=f"y{lane}")
+            y = delayed(m, self.y[lane], 1, name=f"y{lane}")[-1]
             total = Signal(signed(WORD + 1), name=f"total{lane}", reset_less=True)
-            m.d.sync += total.eq(y[1] + Mux(noisy, gumbel.noise[lane], 0))
+            m.d.sync += total.eq(y + Mux(by_id, gumbel.noise[lane], 0))
             late_enters = delayed(m, enters, 2, name=f"enters{lane}")[-1]
             late_element = delayed(m, element, 2, name=f"element{lane}")[-1]
-            z = saturate(total, WORD)
             with m.If(late):
                 m.d.comb += [
                     sorted_list.insert.valid.eq(late_enters),
-                    sorted_list.insert.key.eq(Mux(in_key, z, y[2])),
-                    sorted_list.insert.z.eq(z),
+                    sorted_list.insert.key.eq(saturate(total, WORD)),
                     sorted_list.insert.id.eq(late_element),
                     sorted_list.clear.eq(late_first),
                 ]
@@ -197,14 +194,16 @@ class TopK(wiring.Component):
                 m.d.comb += [
                     sorted_list.insert.valid.eq(inserting & ~uop.noise & enters),
                     sorted_list.insert.key.eq(self.y[lane]),
-                    sorted_list.insert.z.eq(self.y[lane]),
                     sorted_list.insert.id.eq(element),
                     sorted_list.clear.eq(inserting & ~uop.noise & uop.first),
                 ]
-        self._emit(m, lists)
         return m
 
-    def _emit(self, m: Module, lists: list[SortedList]) -> None:
+    def _emit(self, m: Module, lists: list[SortedList], noise: Value) -> tuple[Value, Value]:
+        """EMIT at t: ``noise`` is added to its candidate in cycle t + 2.
+
+        Returns whether a sampling step was at t, and whether it was the last one, in cycle t + 1.
+        """
         cfg, uop = self.cfg, self.uop
         v = cfg.vlanes
         emitting = Signal()
@@ -251,34 +250,46 @@ class TopK(wiring.Component):
                 m.d.sync += row.eq(winner.key)
             m.d.comb += self.t[lane].eq(row)
 
-        # t + 2: an expert leaves; a candidate is compared with the best so far.
-        candidate = Signal(layout, reset_less=True)
-        sampling, begins, ends = Signal(), Signal(reset_less=True), Signal()
+        # t + 2: an expert leaves; a candidate gets its noise. It stays for two cycles.
+        candidate, leads = Signal(layout, reset_less=True), Signal(reset_less=True)
+        sampling, ends = Signal(), Signal()
         leaves, place = Signal(), Signal.like(index, reset_less=True)
+        sampled = step & ~expert
         with m.If(step):
-            m.d.sync += [candidate.eq(winner), candidate.valid.eq(winner.valid & counts)]
+            m.d.sync += [candidate.eq(winner), candidate.valid.eq(winner.valid & counts), leads.eq(first)]
         m.d.sync += [
             leaves.eq(step & expert),
             place.eq(index),
-            sampling.eq(step & ~expert),
-            begins.eq(first),
-            ends.eq(step & ~expert & last),
+            sampling.eq(sampled),
+            ends.eq(sampled & last),
         ]
+        total = Signal(signed(WORD + 1), reset_less=True)
+        m.d.sync += total.eq(candidate.key + noise)
         m.d.comb += [
             self.expert_valid.eq(leaves),
             self.expert_index.eq(place),
             self.expert_id.eq(candidate.id),
         ]
 
-        # t + 3: the largest z so far, the lower id among equals.
-        z, token = Signal(signed(WORD), reset_less=True), Signal.like(candidate.id, reset_less=True)
-        better = less(Cat(~token, z).as_signed(), Cat(~candidate.id, candidate.z).as_signed())
+        # t + 3: saturation. t + 4: comparison with the best so far, which stays among equals.
+        stages = delayed(m, sampling, 2, reset=True, name="sampling")
+        z, next_z = Signal(signed(WORD), reset_less=True), Signal(signed(WORD), reset_less=True)
+        token, next_token = Signal.like(self.token, reset_less=True), Signal.like(self.token, reset_less=True)
+        begins, valid = Signal(reset_less=True), Signal(reset_less=True)
+        with m.If(stages[1]):
+            m.d.sync += [
+                next_z.eq(saturate(total, WORD)),
+                next_token.eq(candidate.id),
+                begins.eq(leads),
+                valid.eq(candidate.valid),
+            ]
         take = Signal()
-        m.d.sync += take.eq(sampling & (begins | (candidate.valid & better)))
+        m.d.sync += take.eq(stages[2] & (begins | (valid & less(z, next_z))))
+        # t + 5: the best so far goes into its register, before the next candidate's comparison.
         with m.If(take):
-            m.d.sync += [z.eq(candidate.z), token.eq(candidate.id)]
-        # It is in its register from t + 4 on.
+            m.d.sync += [z.eq(next_z), token.eq(next_token)]
         m.d.comb += [
-            self.token_valid.eq(delayed(m, ends, get_timing(cfg).top_emit - 2, reset=True, name="done")[-1]),
+            self.token_valid.eq(delayed(m, ends, get_timing(cfg).top_sample - 2, reset=True, name="done")[-1]),
             self.token.eq(token),
         ]
+        return sampled, last
