@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from hdl.config import BLOCK, Config
+from hdl.config import Config
 from hdl.isa import Width
 from sim.qmodel import QModel
 
 from .errors import LpuError
+from .limits import check_shape
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -81,7 +82,7 @@ class Layout:
     def __init__(self, model: QModel, cfg: Config):
         self.model, self.cfg = model, cfg
         s = model.shape
-        self._check_shape()
+        check_shape(s, cfg)
         v, lanes = cfg.vlanes, cfg.lanes
         self.head_rows = ceil_div(s.head_dim, v)
         self.head_words = ceil_div(s.head_dim, lanes)
@@ -159,13 +160,3 @@ class Layout:
         ]
         if any(n.needed > n.available for n in self.needs):
             raise LpuError("\n".join([f"the model does not fit config {cfg.name}:", *map(str, self.needs)]))
-
-    def _check_shape(self) -> None:
-        s, cfg = self.model.shape, self.cfg
-        if s.head_dim % 2:
-            raise LpuError(f"head_dim = {s.head_dim}: RoPE needs an even head size")
-        if s.top_k > min(cfg.vlanes, 3):
-            raise LpuError(f"num_experts_per_tok = {s.top_k}: config {cfg.name} supports up to {min(cfg.vlanes, 3)}")
-        if self.model.shape.head_dim > 256:
-            raise LpuError(f"head_dim = {s.head_dim}: the quantiser's buffer holds 256 elements")
-        assert BLOCK % cfg.vlanes == 0

@@ -8,7 +8,6 @@ a row a cycle, without a trip through memory between the steps.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -31,12 +30,12 @@ from hdl.isa import (
 )
 from sim.qmodel import QModel
 
-from .errors import LpuError
 from .layout import Layout, Matrix, ceil_div
+from .limits import word_sets
 from .schedule import Scheduler, Slot, Times
 
-R_NORM, R_HEAD, R_LM, R_EXPERT = 1, 2, 4, 6
-"""Scalar registers: 1/rms; 1/sum of two heads in turn; the LM head's; router weights."""
+R_NORM, R_HEAD, R_EXPERT, R_LM = 1, 2, 4, 4
+"""Scalar registers: 1/rms; 1/sum of two heads in turn; router weights; the LM head's, behind the layers."""
 K_TEMPERATURE, K_LM = 1, 2
 """Scalar constants: 1/T (host), the LM head's (image)."""
 
@@ -272,13 +271,9 @@ class TokenProgram:
         lay, cfg = self.layout, self.cfg
         slots, most = cfg.slots(8), cfg.accs // 2
         if lay.value_sets > most:
-            whole = cfg.word_rows // math.gcd(cfg.word_rows, slots)  # sets that end with an activation word
+            whole = word_sets(cfg)
             most -= most % whole
-            if most == 0:
-                raise LpuError(
-                    f"head_dim = {self.model.shape.head_dim} needs {lay.value_sets} accumulator sets; of the "
-                    f"{cfg.accs} of config {cfg.name}, half do not make an activation word"
-                )
+            assert most > 0, "see firmware.limits"
         parts = []
         for first in range(0, lay.value_sets, most):
             sets = min(most, lay.value_sets - first)

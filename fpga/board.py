@@ -41,6 +41,8 @@ class Limits:
 
 
 # The family data sheet's table of devices (FPGA-DS-02012); registers: two for each slice's two LUTs.
+_LFE5U_25F = Limits(lut4=24_288, ff=24_288, dsp=28, ebr=56)
+_LFE5U_45F = Limits(lut4=43_848, ff=43_848, dsp=72, ebr=108)
 _LFE5U_85F = Limits(lut4=83_640, ff=83_640, dsp=156, ebr=208)
 
 
@@ -52,23 +54,31 @@ class Board:
     platform: str
     """Class in ``amaranth_boards.ulx3s``."""
     config: str
-    clock_hz: int
     baud: int
     model: str
     limits: Limits
     seed: int = 1
     """Of place and route, unless told otherwise."""
+    dense: bool = False
+    """LUTs are what runs out: none are joined to wider ones, which is faster but takes more of them."""
 
     @property
     def cfg(self) -> Config:
         """Sizes of its LPU."""
         return get_config(self.config)
 
+    @property
+    def clock_hz(self) -> int:
+        """What the PLL makes, and timing has to meet."""
+        return round(self.cfg.clock_hz)
+
 
 BOARDS = {
     board.name: board
     for board in (
-        Board("ulx3s-85f", "ULX3S_85F_Platform", "ulx3s-85f", 100_000_000, 3_000_000, "stories-500k", _LFE5U_85F),
+        Board("ulx3s-25f", "ULX3S_25F_Platform", "ulx3s-25f", 3_000_000, "names-4k", _LFE5U_25F, dense=True),
+        Board("ulx3s-45f", "ULX3S_45F_Platform", "ulx3s-45f", 3_000_000, "names-4k", _LFE5U_45F),
+        Board("ulx3s-85f", "ULX3S_85F_Platform", "ulx3s-85f", 3_000_000, "stories-500k", _LFE5U_85F),
     )
 }
 

@@ -57,9 +57,10 @@ def elaborate(board: Board, folder: Path) -> None:
         (folder / f"{NAME}.{suffix}").write_bytes(data)
 
 
-def write_script(folder: Path) -> None:
+def write_script(board: Board, folder: Path) -> None:
     """Writes NAME.ys, the script of the synthesis."""
-    lines = [f"read_rtlil {NAME}.il", tools.SYNTHESIS.format(top=NAME), f"write_json {NAME}.json", ""]
+    synthesis = tools.SYNTHESIS.format(top=NAME) + (" -nowidelut" if board.dense else "")
+    lines = [f"read_rtlil {NAME}.il", synthesis, f"write_json {NAME}.json", ""]
     (folder / f"{NAME}.ys").write_text("\n".join(lines))
 
 
@@ -149,7 +150,7 @@ def build(
     image = compile_model(resolve_model(model), cfg, cfg.weight_bits, cache=CACHE).image
     stage("elaborate", board.name)
     elaborate(board, folder)
-    write_script(folder)
+    write_script(board, folder)
     costs: dict[str, tools.Cost | None] = {}
 
     def step(

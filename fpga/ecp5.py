@@ -192,10 +192,11 @@ class BlockRam(wiring.Component):
 
 
 class RomBlock(wiring.Component):
-    """One EBR as a ROM of 1024 x 18 bits with two read ports and output registers, each port with an enable."""
+    """One EBR as a ROM of 1024 x 18 bits with two read ports, each with an enable; ``register``: output registers."""
 
-    def __init__(self, init: Sequence[int]):
+    def __init__(self, init: Sequence[int], *, register: bool = True):
         self.init = tuple(init)
+        self.register = register
         super().__init__({
             name: direction(shape)
             for port in "ab"
@@ -211,8 +212,12 @@ class RomBlock(wiring.Component):
         for port in "ab":
             en, addr, data = (getattr(self, f"{port}_{name}") for name in ("en", "addr", "data"))
             rp = array.read_port()
+            m.d.comb += [rp.en.eq(en), rp.addr.eq(addr)]
+            if not self.register:
+                m.d.comb += data.eq(rp.data)
+                continue
             out = Signal(18, reset_less=True, name=f"{port}_out")
-            m.d.comb += [rp.en.eq(en), rp.addr.eq(addr), data.eq(out)]
+            m.d.comb += data.eq(out)
             with m.If(en):
                 m.d.sync += out.eq(rp.data)
         return m
@@ -223,7 +228,8 @@ class RomBlock(wiring.Component):
             up = port.upper()
             en, addr, data = (getattr(self, f"{port}_{name}") for name in ("en", "addr", "data"))
             ports |= {
-                f"p_DATA_WIDTH_{up}": 18, f"p_REGMODE_{up}": "OUTREG", f"p_CSDECODE_{up}": "0b000",
+                f"p_DATA_WIDTH_{up}": 18, f"p_REGMODE_{up}": "OUTREG" if self.register else "NOREG",
+                f"p_CSDECODE_{up}": "0b000",
                 f"p_WRITEMODE_{up}": "NORMAL",
                 f"i_CLK{up}": ClockSignal(), f"i_CE{up}": en, f"i_OCE{up}": en, f"i_WE{up}": Const(0),
                 f"i_RST{up}": Const(0),
@@ -317,7 +323,7 @@ class Ecp5:
 
     primitives = False
     multipliers: int | None = None
-    """Blocks that may be used; what comes after them (the scalar unit comes last) is built of LUTs."""
+    """Blocks that may be used; what comes after them (the last columns of the MXM) is built of LUTs."""
     _multipliers_used = 0
 
     def bank(self, bank: Bank) -> Elaboratable:
@@ -397,7 +403,9 @@ class _TiledRom(Elaboratable):
             port = getattr(rom, rom.ports[0])
             low = [word & 0x3FFFF for word in rom.init]
             high = [word >> 18 for word in rom.init]
-            m.submodules.block = block = RomBlock(low + [0] * (512 - len(low)) + high)
+            m.submodules.block = block = RomBlock(
+                low + [0] * (512 - len(low)) + high, register=rom.latency == 2
+            )
             for name, half in (("a", 0), ("b", 1)):
                 m.d.comb += [
                     getattr(block, f"{name}_en").eq(port.en),
@@ -407,7 +415,7 @@ class _TiledRom(Elaboratable):
             return m
         for at in range(0, rom.width, 18):
             words = [word >> at & 0x3FFFF for word in rom.init]
-            m.submodules[f"block{at}"] = block = RomBlock(words)
+            m.submodules[f"block{at}"] = block = RomBlock(words, register=rom.latency == 2)
             for name, own in zip(rom.ports, "ab", strict=False):
                 port = getattr(rom, name)
                 m.d.comb += [

@@ -47,9 +47,10 @@ LOGIT_FRAC = 16
 """Fraction bits of the LM head's logits, in nats."""
 COEF_FRAC = 14
 """Fraction bits of RoPE cos/sin."""
-SCALARS = 16
+SCALARS = 8
 """Scalar registers of the VXM; register 0 is the constant one."""
 MAX_EXPERTS_PER_TOKEN = 3
+"""Expert base registers of the instruction set."""
 
 
 def _is_pow2(n: int) -> bool:
@@ -88,12 +89,19 @@ class Config:
     experts_max: int
     topk_max: int
     """Entries of the top-k unit: the largest k of sampling and of the router."""
+    head_max: int = 256
+    """Elements of the longest K or V vector (head size) that can be quantised."""
+    square_lanes: int = BLOCK
+    """Squares of the residual stream formed in a cycle, for its norm: a whole block, or down to a row of the VXM."""
+    shared_tables: bool = False
+    """EXP and SILU share an interpolator in each lane, with its table in block RAM; else each has its own, of LUTs.
+    Takes half of the logic, and a clock that block RAM without an output register allows."""
     time_bits: int = 12
     """Bits of an instruction's issue time, relative to its phase."""
     weight_bits: int = 4
     """Width the compiler uses for weights unless told otherwise; the hardware runs both 4 and 8."""
     clock_hz: float = 100e6
-    """Clock at which tokens per second are stated; not a promise of timing closure."""
+    """What a board of this configuration sets its clock to; without a board, the clock that rates are stated for."""
 
     def __post_init__(self) -> None:
         def need(ok: bool, field: str, reason: str) -> None:
@@ -107,9 +115,20 @@ class Config:
         need(self.vlanes >= 2, "vlanes", "RoPE rotates pairs of neighbouring lanes")
         need(self.columns >= self.vlanes, "columns", "each superlane owns at least one column")
         need(self.accs >= 4, "accs", "two operations in flight need two accumulators each")
+        need(
+            _is_pow2(self.square_lanes) and self.vlanes <= self.square_lanes <= BLOCK, "square_lanes",
+            f"must be a power of two from vlanes to the block of {BLOCK}: a block comes every {BLOCK} / vlanes cycles",
+        )  # fmt: skip
         need(self.acc_bits <= 46, "acc_bits", "accumulator times 17-bit scale must stay within 63 bits")
         need(self.weight_bits in (4, 8), "weight_bits", "weights are int4 or int8")
-        need(self.topk_max >= MAX_EXPERTS_PER_TOKEN, "topk_max", "the router uses the same unit")
+        need(self.topk_max >= self.experts_per_token_max, "topk_max", "the router uses the same unit")
+        long_enough = self.head_max >= BLOCK and _is_pow2(self.head_max)
+        need(long_enough, "head_max", f"must be a power of two of at least {BLOCK}")
+
+    @property
+    def experts_per_token_max(self) -> int:
+        """Experts a token may choose: their logits are a row of the VXM, their addresses base registers."""
+        return min(self.vlanes, MAX_EXPERTS_PER_TOKEN)
 
     @property
     def superlane_columns(self) -> int:
@@ -178,7 +197,21 @@ TINY = Config(
 ULX3S_85F = Config(
     name="ulx3s-85f", lanes=8, columns=16, vlanes=4, accs=16, acc_bits=36,
     weight_depth=2560, act_depth=512, scale_depth=2560, coef_depth=2048, vector_depth=512,
-    queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=16, topk_max=8,
+    queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=16, topk_max=8, clock_hz=87.5e6,
+)  # fmt: skip
+
+ULX3S_45F = Config(
+    name="ulx3s-45f", lanes=8, columns=8, vlanes=2, accs=16, acc_bits=36,
+    weight_depth=2048, act_depth=512, scale_depth=2560, coef_depth=1024, vector_depth=512,
+    queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=8, topk_max=4,
+    head_max=64, shared_tables=True, clock_hz=75e6,
+)  # fmt: skip
+
+ULX3S_25F = Config(
+    name="ulx3s-25f", lanes=8, columns=2, vlanes=2, accs=16, acc_bits=36,
+    weight_depth=3072, act_depth=512, scale_depth=1024, coef_depth=1024, vector_depth=512,
+    queue_depth=512, phase_depth=32, context_max=128, vocab_max=512, experts_max=8, topk_max=3,
+    head_max=64, square_lanes=2, shared_tables=True, clock_hz=75e6,
 )  # fmt: skip
 
 LARGE = Config(
@@ -188,7 +221,7 @@ LARGE = Config(
     time_bits=20, weight_bits=8,
 )  # fmt: skip
 
-CONFIGS = {c.name: c for c in (TINY, ULX3S_85F, LARGE)}
+CONFIGS = {c.name: c for c in (TINY, ULX3S_25F, ULX3S_45F, ULX3S_85F, LARGE)}
 
 
 def get_config(name: str) -> Config:

@@ -37,8 +37,9 @@ class Core(wiring.Component):
         cfg = self.cfg
         m.submodules.host = host = HostLink(cfg)
         m.submodules.icu = icu = Icu(cfg)
-        m.submodules.mxm = mxm = Mxm(cfg)
+        # Before the MXM: where multiplier blocks run out, the MXM's, with their short operands, cost the fewest LUTs.
         m.submodules.vxm = vxm = Vxm(cfg)
+        m.submodules.mxm = mxm = Mxm(cfg)
         m.submodules.sxm = sxm = Sxm(cfg)
         m.submodules.scale = scale = TableSlice(cfg, Space.SCALE)
         m.submodules.coef = coef = TableSlice(cfg, Space.COEF)

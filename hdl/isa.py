@@ -74,7 +74,8 @@ class Base(enum.IntEnum):
     VALUE      LAYER + slot // lanes    -                    LAYER + slot // vlanes
     =========  =======================  ===================  ====================
 
-    ``srow`` of SXM means the scale memory with KEY and the coefficient memory with VALUE.
+    EXPERTi exists for i below ``Config.experts_per_token_max``. ``srow`` of SXM means the scale memory with KEY and
+    the coefficient memory with VALUE.
     """
 
     ZERO = 0
@@ -282,10 +283,12 @@ class Isa:
         scalar = address_bits(SCALARS)
         shift = Field("shift", 6, "right shift, rounded half up")
         one = {0: ""}
+        # No loop counts more than the rows of a matrix (each has a row of scales), the words or rows of a vector, or
+        # the keys of a context.
+        count_bits = max(s, x, a, cfg.position_bits)
 
         def fmt(queue: Queue, slice_: str, doc: str, ops, op_docs, *operands, outer: bool = True) -> Format:
-            return Format(queue, slice_, doc, ops, op_docs, tuple(operands), outer, cfg.time_bits,
-                          count_bits=max(12, a, 16 if cfg.time_bits > 16 else 12))  # fmt: skip
+            return Format(queue, slice_, doc, ops, op_docs, tuple(operands), outer, cfg.time_bits, count_bits)
 
         self.formats: dict[Queue, Format] = {f.queue: f for f in (
             fmt(Queue.ABC, "MXM", "Activation control: feed activation words and weight words to the columns.",
@@ -312,10 +315,12 @@ class Isa:
             fmt(Queue.SR, "MEM", "Read rows of the scale memory onto stream SCL.", OneOp, one,
                 Address("s", s, "scale row", based=True)),
             fmt(Queue.XR, "MEM", "Read rows of the vector memory onto stream X.", OneOp, one,
-                Address("x", x, "vector row")),
+                Address("x", x, "vector row", outer=False),
+                outer=False),
             fmt(Queue.XW, "MEM", "Write rows of stream Y or Z to the vector memory.", OneOp, one,
                 Field("source", 2, "stream", Source),
-                Address("x", x, "vector row")),
+                Address("x", x, "vector row", outer=False),
+                outer=False),
             fmt(Queue.CR, "MEM", "Read rows of the coefficient memory onto stream C.", OneOp, one,
                 Address("c", c, "coefficient row", based=True)),
             fmt(Queue.VX, "VXM", "Vector ALU chain: sample operand streams, put a row on stream Z.",
@@ -331,7 +336,8 @@ class Isa:
                 Field("bank", 1, "bank of MAX and SUM"),
                 Field("unit", 1, "EXP: do not multiply by C"),
                 Field("fshift", 4, "SILU: fraction bits of g, minus 7; GAIN: right shift before the product"),
-                shift),
+                shift,
+                outer=False),
             fmt(Queue.SXM, "SXM", "Quantise rows to blocks; assemble activation words, K rows, V columns.",
                 SxmMode,
                 {SxmMode.ACT: "blocks of 8 elements -> activation words at dst, + i1 // rows of a word",
@@ -366,7 +372,8 @@ class Isa:
                              "host's noise mode is 1; count = host's top-k when expert = 0"},
                 Field("limit", 17, "ids from limit on do not enter"),
                 Field("noise", 1, "INSERT for sampling"),
-                Field("expert", 1, "EMIT to the expert registers")),
+                Field("expert", 1, "EMIT to the expert registers"),
+                outer=False),
         )}  # fmt: skip
 
     def encode(self, ins: Instr) -> int:

@@ -144,15 +144,19 @@ class Bank(wiring.Component):
 
 
 class Rom(wiring.Component):
-    """Constants with one read port or two (``ports``: their names), read in 2 cycles.
+    """Constants with one read port or two (``ports``: their names).
 
-    ``en`` holds a port's array output and its output register.
+    ``latency`` 2: array and output register; 1: array alone. ``en`` holds a port's array output and its output
+    register.
     """
 
-    def __init__(self, *, width: int, init: Sequence[int], ports: Sequence[str] = "a"):
+    def __init__(self, *, width: int, init: Sequence[int], ports: Sequence[str] = "a", latency: int = 2):
+        if latency not in (1, 2):
+            raise ValueError(f"latency = {latency}: a ROM is read in one cycle or two")
         self.width = width
         self.init = tuple(init)
         self.ports = tuple(ports)
+        self.latency = latency
         super().__init__({name: In(ReadPort(width, len(self.init))) for name in ports})
 
     def elaborate(self, platform: object) -> Module:
@@ -163,8 +167,12 @@ class Rom(wiring.Component):
         m.submodules.array = array = memory.Memory(shape=unsigned(self.width), depth=len(self.init), init=self.init)
         for port in (getattr(self, name) for name in self.ports):
             rp = array.read_port()
+            m.d.comb += [rp.en.eq(port.en), rp.addr.eq(port.addr)]
+            if self.latency == 1:
+                m.d.comb += port.data.eq(rp.data)
+                continue
             out = Signal(self.width, reset_less=True)
-            m.d.comb += [rp.en.eq(port.en), rp.addr.eq(port.addr), port.data.eq(out)]
+            m.d.comb += port.data.eq(out)
             with m.If(port.en):
                 m.d.sync += out.eq(rp.data)
         return m

@@ -120,6 +120,38 @@ def leading_one(m: Module, value: Value, name: str) -> Signal:
     return out
 
 
+def product_of_rows(a: Value, b: Value) -> Value:
+    """``a`` * ``b`` as a tree of adders over ``a`` gated by each bit of ``b``, each adder a single carry chain.
+
+    For LUTs: Yosys makes compressors of plain sums, which take twice as many. A place below
+    the lowest, for a carry in, keeps it from doing so.
+    """
+
+    if not a.shape().signed:
+        a = Cat(a, Const(0, 1)).as_signed()
+
+    def add(x: Value, y: Value, ones: int = 0) -> Value:
+        return (Cat(Const(1, 1), x).as_signed() + Cat(Const(ones, 1), y).as_signed())[1:].as_signed()
+
+    def gated(bit: int) -> Value:
+        return (a.as_unsigned() & b[bit].replicate(len(a))).as_signed()
+
+    def rows(first: int, count: int) -> Value:
+        if count == 1:
+            return gated(first)
+        low = count // 2
+        x, y = rows(first, low), rows(first + low, count - low)
+        # The lowest bits of x meet nothing.
+        return Cat(x[:low], add(x[low:].as_signed(), y)).as_signed()
+
+    if not b.shape().signed:
+        return rows(0, len(b))
+    # The row of the sign is subtracted.
+    n = len(b) - 1
+    rest, sign_row = rows(0, n), ~gated(n)
+    return Cat(rest[:n], add(rest[n:].as_signed(), sign_row, ones=1)).as_signed()
+
+
 class Multiplier(wiring.Component):
     """18 x 18 multiplier with the registers of a DSP block: ``p`` = ``a`` * ``b`` after ``stages`` cycles.
 
@@ -151,7 +183,7 @@ class Multiplier(wiring.Component):
             a_reg, b_reg = Signal.like(self.a, reset_less=True), Signal.like(self.b, reset_less=True)
             m.d.sync += [a_reg.eq(a), b_reg.eq(b)]
             a, b = a_reg, b_reg
-        product: Value = a * b
+        product: Value = product_of_rows(a, b) if hasattr(platform, "multiplier") else a * b
         if self.stages == 3:
             pipe = Signal.like(self.p, reset_less=True)
             m.d.sync += pipe.eq(product)

@@ -33,9 +33,6 @@ from .primitives import delayed, leading_one, round_sat, shift_keep
 from .timing import get_timing
 from .uop import run_state_layout, uop_layout
 
-KV_GROUP_MAX = 256
-"""Elements of the longest K or V vector (head size) that can be quantised."""
-
 # Cycles after the micro-op in which a stage's inputs are valid.
 FINE = 1
 ROUND = 2
@@ -192,12 +189,17 @@ class SumOfSquares(wiring.Component):
 
     No DSP blocks: with m = 32 h + l (h signed, l unsigned 5 bits), m**2 = (1024 h**2 + l**2) + 64 h l; the
     squares are tables whose results do not overlap, h l is five partial products. A block at t counts from
-    t + LATENCY on.
+    t + ``latency`` on.
+
+    With fewer ``lanes`` than a block has elements, a block is taken in beats and one more may wait: a block may come
+    at most one beat less early than those before it have been taken (a vector's last one, when it is short, comes so
+    soon).
     """
 
-    LATENCY = 7
-
-    def __init__(self) -> None:
+    def __init__(self, lanes: int = BLOCK) -> None:
+        self.lanes = lanes
+        self.beats = BLOCK // lanes
+        self.latency = 7 + (0 if self.beats == 1 else 1 + 2 * (self.beats - 1))
         super().__init__({
             "valid": In(1),
             "start": In(1),
@@ -224,10 +226,11 @@ class SumOfSquares(wiring.Component):
             middle = len(values) // 2
             return tree(values[:middle]) + tree(values[middle:])
 
+        valid, start, exp, elements = self._taken(m)
         squares: list[Value] = []
         crosses: list[Value] = []
-        for i in range(BLOCK):
-            mant = reg(self.mant[i], f"mant{i}")
+        for i in range(self.lanes):
+            mant = reg(elements[i], f"mant{i}")
             low, high = mant[:half], mant[half:]
             square = Cat(lookup(low_squares, low, 2 * half), lookup(high_squares, high, 2 * half))
             squares.append(reg(square, f"squares{i}"))
@@ -236,20 +239,18 @@ class SumOfSquares(wiring.Component):
             negative = reg(Mux(high[-1], low << half - 1, 0), f"cross_c{i}")
             crosses.append(reg(tree(positive) - negative, f"cross{i}"))
             squares[i] = reg(squares[i], f"squares_late{i}")
-        quad = BLOCK // 2
-        square_sums = [reg(tree(squares[i : i + quad]), f"square_sum{i}") for i in (0, quad)]
-        cross_sums = [reg(tree(crosses[i : i + quad]), f"cross_sum{i}") for i in (0, quad)]
+        half_lanes = self.lanes // 2
+        square_sums = [reg(tree(squares[i : i + half_lanes]), f"square_sum{i}") for i in (0, half_lanes)]
+        cross_sums = [reg(tree(crosses[i : i + half_lanes]), f"cross_sum{i}") for i in (0, half_lanes)]
         # Not negative: a sum of squares.
-        block_bits = 2 * ACT_BITS + 2
+        block_bits = 2 * ACT_BITS - 1 + half_lanes.bit_length()
         block = reg((tree(square_sums) + (tree(cross_sums) << half + 1))[:block_bits], "block")
 
-        exp: Value = self.exp
-        valid: Value = self.valid
-        start: Value = self.start
-        for i in range(self.LATENCY - 2):
+        stages = 7
+        for i in range(stages - 2):
             exp = reg(exp, f"exp{i + 1}")
         shifted = reg(block << Cat(Const(0, 1), exp), "shifted")
-        for i in range(self.LATENCY - 1):
+        for i in range(stages - 1):
             valid_next, start_next = Signal(name=f"valid{i + 1}"), Signal(name=f"start{i + 1}")
             m.d.sync += [valid_next.eq(valid), start_next.eq(start)]
             valid, start = valid_next, start_next
@@ -258,6 +259,30 @@ class SumOfSquares(wiring.Component):
         with m.If(valid):
             m.d.sync += self.total.eq(Cat(total[:SUMSQ_BITS], total[SUMSQ_BITS] | (over & ~start)))
         return m
+
+    def _taken(self, m: Module) -> tuple[Value, Value, Value, list[Value]]:
+        """What the multipliers get in a cycle: whether, whether to start a new sum, exponent, elements."""
+        if self.beats == 1:
+            return self.valid, self.start, self.exp, [self.mant[i] for i in range(BLOCK)]
+        bits = self.lanes * ACT_BITS
+        waiting, left = Signal(), Signal(range(self.beats))
+        next_mant, next_exp, next_start = Signal(BLOCK * ACT_BITS), Signal(ACT_EXP_BITS), Signal()
+        mant, exp = Signal((BLOCK - self.lanes) * ACT_BITS, reset_less=True), Signal(ACT_EXP_BITS, reset_less=True)
+        take = Signal()
+        m.d.comb += take.eq(waiting & (left == 0))
+        with m.If(self.valid):
+            m.d.sync += [
+                waiting.eq(1), next_mant.eq(self.mant), next_exp.eq(self.exp), next_start.eq(self.start)
+            ]  # fmt: skip
+        with m.Elif(take):
+            m.d.sync += waiting.eq(0)
+        with m.If(take):
+            m.d.sync += [left.eq(self.beats - 1), mant.eq(next_mant[bits:]), exp.eq(next_exp)]
+        with m.Elif(left != 0):
+            m.d.sync += [left.eq(left - 1), mant.eq(mant[bits:])]
+        now = Mux(left == 0, next_mant[:bits], mant[:bits])
+        elements: list[Value] = [now.word_select(i, ACT_BITS).as_signed() for i in range(self.lanes)]
+        return take | (left != 0), take & next_start, Mux(left == 0, next_exp, exp), elements
 
 
 class KvQuantiser(wiring.Component):
@@ -295,7 +320,7 @@ class KvQuantiser(wiring.Component):
         column_bits = (cfg.superlane_columns - 1).bit_length()
         byte_bits = (cfg.lanes - 1).bit_length()
         place_bits = (cfg.word_rows - 1).bit_length()
-        depth = KV_GROUP_MAX // cfg.vlanes
+        depth = cfg.head_max // cfg.vlanes
         row = row_layout(cfg, signed(KV_RANGE))
 
         # Keep the row. It is read again, at the earliest, in the next cycle.
@@ -437,7 +462,8 @@ class Sxm(wiring.Component):
         cfg = self.cfg
         timing = get_timing(cfg)
         assert timing.sxm_act == QUANTISE - timing.act_write
-        assert timing.sxm_sumsq == QUANTISE + SumOfSquares.LATENCY
+        squares = SumOfSquares(cfg.square_lanes)
+        assert timing.sxm_sumsq == QUANTISE + squares.latency
         assert timing.sxm_kv == QUANTISE + 1 + timing.kv_write
 
         uops = [self.uop]
@@ -480,7 +506,7 @@ class Sxm(wiring.Component):
         wiring.connect(m, kv.k_scale, wiring.flipped(self.k_scale))
         wiring.connect(m, kv.v_scale, wiring.flipped(self.v_scale))
 
-        m.submodules.squares = squares = SumOfSquares()
+        m.submodules.squares = squares
         m.d.comb += [
             squares.valid.eq(act.block_valid),
             squares.start.eq(act.start),

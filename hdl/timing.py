@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from .config import Config
+from .config import BLOCK, Config
 from .isa import Format, VxOp
 
 
@@ -88,8 +88,16 @@ class Timing:
     sxm_act: int = 4
     """Micro-op with a word's last row at t: an ABC at t + sxm_act reads the word (the quantiser takes 7
     cycles, but its word is forwarded past both stages of the activation memory)."""
-    sxm_sumsq: int = 13
-    """Last micro-op of a sumsq instruction at t: an SFU.RSQRT at t + sxm_sumsq uses SUMSQ."""
+
+    @property
+    def sxm_sumsq(self) -> int:
+        """Last micro-op of a sumsq instruction at t: an SFU.RSQRT at t + sxm_sumsq uses SUMSQ.
+
+        With fewer squares in a cycle than a block has: that many cycles more for the block before and for its own.
+        """
+        beats = BLOCK // self.cfg.square_lanes
+        return 13 + (0 if beats == 1 else 1 + 2 * (beats - 1))
+
     sxm_kv: int = 9
     """Last row of a K or V vector of g rows at t: the whole vector, its exponent too, is readable by
     ABC / SR / CR at t + sxm_kv + g (one row is written a cycle)."""

@@ -234,6 +234,7 @@ class TokenRun:
         self.max_rows: list[np.ndarray] = []
         self.sum = [0, 0]
         self.sumsq = 0
+        self._squares = -BLOCK
         self.blocks: list[np.ndarray] = []
         self.vector_rows: list[np.ndarray] = []
         # The last cycle in which each row of vector memory was written.
@@ -601,6 +602,12 @@ class TokenRun:
 
         self.effects[cycle + self.t.sxm_act].append(write)
         if uop["sumsq"]:
+            beats = BLOCK // self.cfg.square_lanes
+            if beats > 1:
+                # Beats of the blocks before: at most one less than a block takes may be left.
+                self._squares = max(cycle, self._squares + beats)
+                if self._squares - cycle >= beats:
+                    raise MachineError(f"cycle {cycle}: SXM sums squares of a block before those before it are taken")
 
             def add() -> None:
                 self.sumsq = min((1 << 64) - 1, total + (0 if first else self.sumsq))

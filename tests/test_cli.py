@@ -16,7 +16,7 @@ from firmware.cli import compile as compile_command
 from firmware.cli import main
 from firmware.image_file import read_image
 from firmware.link import hash_text
-from hdl.config import TINY
+from hdl.config import CONFIGS, TINY
 
 from .util_models import Spec, edit_config, write_model, write_tokenizer
 
@@ -177,7 +177,7 @@ def test_compile_bad_input(model: Path, tmp_path: Path) -> None:
     """Each of these is the user's to mend, and none writes a file."""
     out = tmp_path / "m.lpu"
     assert "no folder with a config.json" in bad("compile", tmp_path / "none", "-o", out)
-    assert "unknown config 'huge'; known: tiny, ulx3s-85f, large" in bad(
+    assert f"unknown config 'huge'; known: {', '.join(CONFIGS)}" in bad(
         "compile", model, "-o", out, "--config", "huge"
     )
     assert "weights 'int2': int4 or int8" in bad("compile", model, "-o", out, "--weights", "int2")

@@ -1,10 +1,18 @@
-"""ECP5 memories: how they are cut into block RAMs, and what a block's INITVAL parameters say."""
+"""ECP5 memories: how they are cut into block RAMs, and what a block's INITVAL parameters say. Multiplier timing."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from amaranth.back import rtlil
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, Const, Elaboratable, Instance, Module, Signal
 
+from fpga import tools
+from fpga.board import BOARDS
 from fpga.ecp5 import EBR_BITS, MODES, Mode, blocks, byte_lanes, init_parameters, init_words, tiling
 from hdl.config import ULX3S_85F
 
@@ -79,3 +87,42 @@ def test_init_parameters() -> None:
     assert init_parameters([], MODES[0]) == {}
     names = list(init_parameters([1], MODES[0]))
     assert names[:2] + names[-1:] == ["p_INITVAL_00", "p_INITVAL_01", "p_INITVAL_3F"] and len(names) == 64
+
+
+class _InputRegistersOnly(Elaboratable):
+    """A multiplier between flip-flops with no register behind its array."""
+
+    def __init__(self) -> None:
+        self.clk, self.i, self.o = Signal(), Signal(), Signal()
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.domains.sync = ClockDomain(reset_less=True)
+        m.d.comb += ClockSignal().eq(self.clk)
+        ab, p, taken = Signal(36), Signal(36), Signal(36)
+        m.d.sync += [ab.eq(Cat(self.i, ab)), taken.eq(p), self.o.eq(taken.xor())]
+        ports = {f"i_{'AB'[i // 18]}{i % 18}": ab[i] for i in range(36)} | {f"o_P{i}": p[i] for i in range(36)}
+        m.submodules.mul = Instance(
+            "MULT18X18D", p_REG_INPUTA_CLK="CLK0", p_REG_INPUTB_CLK="CLK0", i_CLK0=ClockSignal(), i_CE0=Const(1),
+            i_RST0=Const(0), i_SIGNEDA=Const(1), i_SIGNEDB=Const(1), i_SOURCEA=Const(0), i_SOURCEB=Const(0), **ports,
+        )  # fmt: skip
+        return m
+
+
+def test_multipliers_need_no_pipeline_register(tmp_path: Path) -> None:
+    """With input registers alone, Trellis's timing tables give the way through the array to the pins: it fits the
+    clock of every board, and so does the shorter way to an output register, for which there is no entry."""
+    top = _InputRegistersOnly()
+    (tmp_path / "top.il").write_text(rtlil.convert(top, name="top", ports=[top.clk, top.i, top.o], emit_src=False))
+    (tmp_path / "top.ys").write_text(f"read_rtlil top.il\n{tools.SYNTHESIS.format(top='top')}\nwrite_json top.json\n")
+    tools.run("yosys", ["-q", "-l", "yosys.log", "top.ys"], tmp_path, "yosys.log")
+    tools.run(
+        "nextpnr-ecp5",
+        ["--25k", "--package", "CABGA381", "--speed", "6", "--json", "top.json", "--report", "report.json",
+         "--log", "nextpnr.log", "--lpf-allow-unconstrained"],
+        tmp_path, "nextpnr.log",
+    )  # fmt: skip
+    paths = json.loads((tmp_path / "report.json").read_text())["critical_paths"]
+    through = [s["delay"] for p in paths for s in p["path"] if s["type"] == "clk-to-q" and s["from"]["cell"] == "mul"]
+    print(f"clock to product: {max(through):.2f} ns")
+    assert max(through) < min(1e9 / board.clock_hz for board in BOARDS.values())

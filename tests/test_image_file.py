@@ -321,13 +321,13 @@ def test_missing_parts_of_the_directory(copy: Path) -> None:
 
 def test_words_without_a_meaning(tmp_path: Path) -> None:
     """An undefined instruction is named by queue and place."""
-    words = section(Space.PROGRAM, int(Queue.VX), 0, b"\xff" * 15)
+    words = section(Space.PROGRAM, int(Queue.VX), 0, b"\xff" * 10)
     with pytest.raises(ImageError, match="image: section PROGRAM VX: instruction 0: VX:"):
         Image(TINY, {}, (words,)).program()
     half = section(Space.PROGRAM, int(Queue.VX), 0, bytes(5))
-    with pytest.raises(ImageError, match="PROGRAM VX: 1 words, not a multiple of 3"):
+    with pytest.raises(ImageError, match="PROGRAM VX: 1 words, not a multiple of 2"):
         Image(TINY, {}, (half,)).program()
-    late = section(Space.PROGRAM, int(Queue.VX), 3, bytes(15))
+    late = section(Space.PROGRAM, int(Queue.VX), 2, bytes(10))
     with pytest.raises(ImageError, match="rows are missing"):
         Image(TINY, {}, (late,)).program()
 

@@ -15,6 +15,7 @@ import pytest
 
 from firmware.checkpoint import ModelShape
 from firmware.errors import LpuError
+from firmware.limits import within
 from firmware.lower import lower
 from firmware.scalar import scalar
 from hdl.config import CONFIGS, TINY, ULX3S_85F, Config, get_config
@@ -54,7 +55,7 @@ def check(
 
 def check_random(seed: int, cfg: Config, most: int, context: int) -> None:
     rng = np.random.default_rng(seed)
-    s = random_shape(rng, most, context)
+    s = random_shape(rng, cfg, most, context)
     init = INITS[rng.integers(len(INITS))]
     weights = int(rng.choice([4, 8]))
     prompt = int(rng.integers(1, min(s.context, 6)))
@@ -113,8 +114,9 @@ def test_heads_of_many_activation_words() -> None:
 @pytest.mark.parametrize("corner", CORNERS)
 @pytest.mark.parametrize("config", CONFIGS)
 def test_corners_everywhere(config: str, corner: str, weights: int) -> None:
-    s = shape(**({"context": 24} | CORNERS[corner]))
-    check(s, ROOMY[config], seed=6, weights=weights)
+    cfg = ROOMY[config]
+    s = within(shape(**({"context": 24} | CORNERS[corner])), cfg)
+    check(s, cfg, seed=6, weights=weights)
 
 
 @pytest.mark.slow
@@ -124,7 +126,7 @@ def test_every_number_of_keys(config: str) -> None:
     cfg = ROOMY[config]
     keys = min(cfg.context_max, 3 * cfg.columns + cfg.lanes + 3)
     s = shape(layers=1, context=keys, heads=3, kv_heads=1, head_dim=2 * cfg.lanes + 2, d=12)
-    check(s, cfg, seed=13, weights=4)
+    check(within(s, cfg), cfg, seed=13, weights=4)
 
 
 @pytest.mark.parametrize("init", INITS)

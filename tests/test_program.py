@@ -11,10 +11,11 @@ import pytest
 
 from firmware.errors import LpuError
 from firmware.layout import Layout
+from firmware.limits import experts_per_token, head_dim
 from firmware.lower import Compiled, lower
 from firmware.program import TokenProgram, build_program
 from firmware.schedule import Scheduler, Slot, token_cycles
-from hdl.config import CONFIGS, LARGE, TINY, ULX3S_85F, Config
+from hdl.config import CONFIGS, LARGE, TINY, ULX3S_25F, ULX3S_85F, Config
 from hdl.image import Space
 from hdl.isa import Count, Queue, VxOp, get_isa
 from hdl.timing import get_timing
@@ -144,13 +145,17 @@ def test_a_model_that_does_not_fit_says_what_is_missing() -> None:
     [
         (dataclasses.replace(TINY, queue_depth=64), {}, r"needs \d+ words in queue ABC, config tiny has 64"),
         (dataclasses.replace(TINY, phase_depth=8), {}, r"needs \d+ phases, config tiny has 8"),
-        (dataclasses.replace(TINY, vlanes=2, columns=4), {"top_k": 3}, "num_experts_per_tok = 3.* up to 2"),
-        (LARGE, {"top_k": 4, "experts": 5}, "num_experts_per_tok = 4: config large supports up to 3"),
-        (LARGE, {"head_dim": 258, "heads": 1, "kv_heads": 1, "layers": 1}, "head_dim = 258"),
+        (dataclasses.replace(TINY, vlanes=2), {"top_k": 3}, r"num_experts_per_tok = 3: .* up to 2 \(vlanes = 2\)"),
+        (LARGE, {"top_k": 4, "experts": 5}, "num_experts_per_tok = 4: config large supports up to 3 .*base registers"),
+        (LARGE, {"head_dim": 258, "heads": 1, "kv_heads": 1, "layers": 1}, r"head_dim = 258: .* \(head_max = 256\)"),
+        (ULX3S_25F, {"head_dim": 66, "heads": 1, "kv_heads": 1, "layers": 1}, r"head_dim = 66: .* \(head_max = 64\)"),
         (dataclasses.replace(TINY, time_bits=5), {}, "cannot be encoded for config tiny: .*time = "),
-        (dataclasses.replace(TINY, lanes=64), {"head_dim": 64, "heads": 1, "kv_heads": 1}, "head_dim = 64 needs 16"),
+        (
+            dataclasses.replace(TINY, lanes=64), {"head_dim": 64, "heads": 1, "kv_heads": 1},
+            r"head_dim = 64: config tiny supports up to 8 \(half of accs = 4 sets of 4 columns\)",
+        ),
     ],
-)
+)  # fmt: skip
 def test_programs_that_cannot_be(cfg: Config, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(LpuError, match=message):
         compiled(cfg, **changes)
@@ -171,3 +176,21 @@ def test_layout_regions_do_not_overlap() -> None:
     assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
     assert spans[-1][1] == lay.layer_w
     assert lay.embed.w >= s.layers * lay.layer_w
+
+
+@pytest.mark.parametrize(
+    "cfg", [*CONFIGS.values(), dataclasses.replace(TINY, lanes=64)], ids=lambda c: f"{c.name}-{c.lanes}"
+)
+def test_limits_are_where_they_are_said_to_be(cfg: Config) -> None:
+    """The largest of each is compiled, the next one refused."""
+    roomy = dataclasses.replace(
+        cfg, weight_depth=1 << 15, act_depth=1 << 12, scale_depth=1 << 13, coef_depth=1 << 13, vector_depth=1 << 12,
+        queue_depth=4096, phase_depth=256,
+    )  # fmt: skip
+    changes = {"heads": 1, "kv_heads": 1, "layers": 1, "context": 6}
+    experts, size = experts_per_token(roomy).largest, head_dim(roomy).largest
+    compiled(roomy, experts=5, top_k=experts, head_dim=size, **changes)
+    with pytest.raises(LpuError, match=f"num_experts_per_tok = {experts + 1}: .*supports up to {experts} "):
+        compiled(roomy, experts=5, top_k=experts + 1, **changes)
+    with pytest.raises(LpuError, match=f"head_dim = {size + 2}: .*supports up to {size} "):
+        compiled(roomy, head_dim=size + 2, **changes)

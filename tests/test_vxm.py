@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from amaranth.back import verilog
-from amaranth.hdl import Elaboratable, Module, Signal, signed
+from amaranth.hdl import Elaboratable, Fragment, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
@@ -57,11 +57,14 @@ def test_vxm_converts(name: str) -> None:
 
 
 def test_interpolators_convert() -> None:
-    for table, fraction in (("EXP2", 4), ("SIGMOID", 7)):
-        assert "module top" in verilog.convert(Interpolator(table, fraction), name="top", emit_src=False)
+    for names, fraction, block in ((["EXP2"], 4, False), (["SIGMOID"], 7, False), (["EXP2", "SIGMOID"], 7, True)):
+        unit = Interpolator(*names, fraction=fraction, block=block)
+        assert "module top" in verilog.convert(unit, name="top", emit_src=False)
 
 
-def _latency_check(dut: wiring.Component, latency: int, operands: list[tuple[int, int]]) -> None:
+def _latency_check(
+    dut: wiring.Component, latency: int, operands: list[tuple[int, int]], platform: object = None
+) -> None:
     """Feeds a pair a cycle; each product must stand on ``p`` exactly ``latency`` cycles later."""
 
     async def bench(ctx: Any) -> None:
@@ -75,7 +78,7 @@ def _latency_check(dut: wiring.Component, latency: int, operands: list[tuple[int
                 assert ctx.get(dut.p) == x * y, f"cycle {cycle}: {x} * {y}"
             await ctx.tick()
 
-    sim = Simulator(dut)
+    sim = Simulator(Fragment.get(dut, platform))
     sim.add_clock(1e-6)
     sim.add_testbench(bench)
     sim.run()
@@ -155,7 +158,7 @@ def test_pieces(rng: np.random.Generator, width: int, bits: int) -> None:
 
 def test_interpolator_is_the_table(rng: np.random.Generator) -> None:
     """Every argument of EXP2, one a cycle; each value stands three cycles later."""
-    dut = Interpolator("EXP2", 4)
+    dut = Interpolator("EXP2", fraction=4)
 
     async def bench(ctx: Any) -> None:
         for cycle in range(4096 + LATENCY):
@@ -167,6 +170,31 @@ def test_interpolator_is_the_table(rng: np.random.Generator) -> None:
             await ctx.tick()
 
     sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+
+
+def test_two_functions_share_an_interpolator() -> None:
+    """Every argument of both, in turn: the values are those of the function's own interpolator."""
+    both = Interpolator("EXP2", "SIGMOID", fraction=7, block=True)
+    alone = {"EXP2": Interpolator("EXP2", fraction=4), "SIGMOID": Interpolator("SIGMOID", fraction=7)}
+    assert both.last == alone["SIGMOID"].last
+    m = Module()
+    m.submodules += [both, *alone.values()]
+
+    async def bench(ctx: Any) -> None:
+        for cycle in range(2 * (1 << 15) + LATENCY):
+            silu, x = cycle & 1, cycle >> 1
+            ctx.set(both.x, 1 << 15 | x & 0x7FFF if silu else (x & 4095) << 3)
+            ctx.set(alone["EXP2"].x, x & 4095)
+            ctx.set(alone["SIGMOID"].x, x & 0x7FFF)
+            if cycle >= LATENCY:
+                expected = alone["SIGMOID" if (cycle - LATENCY) & 1 else "EXP2"]
+                assert ctx.get(both.v) == ctx.get(expected.v), f"cycle {cycle}"
+            await ctx.tick()
+
+    sim = Simulator(m)
     sim.add_clock(1e-6)
     sim.add_testbench(bench)
     sim.run()
@@ -213,3 +241,22 @@ def test_latencies_are_stated_once() -> None:
     assert timing.acc == max(TINY.vlanes, 4) + 6
     assert timing.max - timing.acc == 3
     assert Timing(dataclasses.replace(TINY, vlanes=8, columns=8)).max == 8 + 6 + 5
+
+
+class _NoBlocks:
+    """A platform that has no multiplier left."""
+
+    def multiplier(self, multiplier: Multiplier) -> None:
+        return None
+
+
+@pytest.mark.parametrize("signs", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_multiplier_of_luts(stages: int, signs: tuple[bool, bool], rng: np.random.Generator) -> None:
+    """Without a block: the same products at the same latency."""
+    tops = [(-(1 << 17), (1 << 17) - 1) if s else (0, (1 << 18) - 1) for s in signs]
+    pairs = [(x, y) for x in (*tops[0], 0, 1, tops[0][0] + 1) for y in (*tops[1], 0, 1, tops[1][0] + 1)]
+    (low_a, high_a), (low_b, high_b) = tops
+    pairs += [(int(rng.integers(low_a, high_a + 1)), int(rng.integers(low_b, high_b + 1))) for _ in range(100)]
+    unit = Multiplier(stages=stages, signed_a=signs[0], signed_b=signs[1])
+    _latency_check(unit, stages, pairs, _NoBlocks())

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from firmware.calibrate import calibrate
 from firmware.checkpoint import ArrayCheckpoint, ArrayLayer, ModelShape
+from firmware.limits import within
 from firmware.lower import Compiled
 from firmware.quantise import quantise
 from firmware.scalar import scalar
@@ -66,8 +67,8 @@ def make_model(s: ModelShape, rng: np.random.Generator, init: str = "unit", gain
     return ArrayCheckpoint(s, embed, gain(), embed if s.tied else matrix(s.vocab, s.d), layers)
 
 
-def random_shape(rng: np.random.Generator, most: int = 48, context: int = 40) -> ModelShape:
-    """Any shape the reader accepts, up to `most` lanes and `context` positions."""
+def random_shape(rng: np.random.Generator, cfg: Config, most: int = 48, context: int = 40) -> ModelShape:
+    """Any shape the reader accepts and `cfg` can run, up to `most` lanes and `context` positions."""
 
     def pick(*choices: int) -> int:
         return int(choices[rng.integers(len(choices))])
@@ -75,7 +76,7 @@ def random_shape(rng: np.random.Generator, most: int = 48, context: int = 40) ->
     kv_heads = pick(1, 1, 2, 3, 4)
     experts = pick(1, 2, 3, 4, 5, 8)
     length = int(rng.integers(4, context + 1))
-    return ModelShape(
+    s = ModelShape(
         vocab=pick(5, 37, 61, int(rng.integers(4, 3 * most))),
         d=pick(12, 20, 24, 36, int(rng.integers(1, most + 1))),
         layers=pick(1, 1, 2, 3),
@@ -93,6 +94,7 @@ def random_shape(rng: np.random.Generator, most: int = 48, context: int = 40) ->
         bos=None,
         eos=(),
     )
+    return within(s, cfg)
 
 
 def quantised(ckpt: ArrayCheckpoint, cfg: Config, weights: int) -> QModel:

@@ -39,8 +39,12 @@ BANKS = {
     )
 }
 """The board's memories, some of them narrower: tests/test_ecp5.py divides them all."""
-ROMS = {"rom_512x36_a": (512, 36, "a"), "rom_1024x36_ab": (1024, 36, "ab")}
-"""The boot memory's shape, and the function tables'."""
+ROMS = {
+    "rom_512x36_a": (512, 36, "a", 2),
+    "rom_512x36_a_direct": (512, 36, "a", 1),
+    "rom_1024x36_ab": (1024, 36, "ab", 2),
+}
+"""The shapes of the function tables: words, bits, ports, latency."""
 MULTIPLIERS = {
     f"mul_{stages}_{kind}": (stages, kind[0] == "s", kind[1] == "s")
     for stages, kinds in ((1, ("uu", "ss")), (2, ("us", "su")), (3, ("ss", "su")))
@@ -62,7 +66,7 @@ class _For(Elaboratable):
 
 def rom_words(name: str) -> list[int]:
     """Random contents, the same in every process."""
-    depth, width, _ = ROMS[name]
+    depth, width, *_ = ROMS[name]
     rng = np.random.default_rng([36, depth])
     return [int(v) & (1 << width) - 1 for v in rng.integers(0, 1 << 62, depth)]
 
@@ -77,7 +81,7 @@ class HardBlocks(wiring.Component):
             members |= {f"{name}_r_en": In(1), f"{name}_r_addr": In(addr), f"{name}_w_addr": In(addr),
                         f"{name}_w_en": In(width // granularity), f"{name}_w_data": In(width)}  # fmt: skip
             members |= {f"{name}_{kind}": Out(width) for kind in KINDS}
-        for name, (depth, width, ports) in ROMS.items():
+        for name, (depth, width, ports, _) in ROMS.items():
             for port in ports:
                 members |= {f"{name}_{port}_en": In(1), f"{name}_{port}_addr": In(address_bits(depth))}
                 members |= {f"{name}_{port}_{kind}": Out(width) for kind in KINDS}
@@ -106,10 +110,10 @@ class HardBlocks(wiring.Component):
                     unit.w.data.eq(getattr(self, f"{name}_w_data")),
                     getattr(self, f"{name}_{kind}").eq(unit.r.data),
                 ]  # fmt: skip
-        for name, (_, width, ports) in ROMS.items():
+        for name, (_, width, ports, latency) in ROMS.items():
 
-            def rom(n: str = name, w: int = width, p: str = ports) -> Rom:
-                return Rom(width=w, init=rom_words(n), ports=p)
+            def rom(n: str = name, w: int = width, p: str = ports, c: int = latency) -> Rom:
+                return Rom(width=w, init=rom_words(n), ports=p, latency=c)
 
             for kind, unit in add(name, rom):
                 for port in ports:
@@ -176,7 +180,7 @@ async def banks_and_roms_agree(dut: Any) -> None:
     """Reads with gaps, writes of single parts; a word is never read while it is written."""
     rng = context().rng(1)
     places = {name: _places(rng, depth) for name, (depth, *_) in BANKS.items()}
-    ports = [(name, port, depth) for name, (depth, _, ports) in ROMS.items() for port in ports]
+    ports = [(name, port, depth) for name, (depth, _, ports, _) in ROMS.items() for port in ports]
     seen: dict[str, set[int]] = {name: set() for name in BANKS}
     await _start(dut)
     for name in BANKS:
@@ -214,18 +218,18 @@ async def banks_and_roms_agree(dut: Any) -> None:
 @cocotb.test()
 async def a_rom_holds_its_words(dut: Any) -> None:
     """Every address through every port, against the list it was made of."""
-    ports = [(name, port) for name, (_, _, ports) in ROMS.items() for port in ports]
+    ports = [(name, port, latency) for name, (_, _, ports, latency) in ROMS.items() for port in ports]
     words = {name: rom_words(name) for name in ROMS}
     await _start(dut)
     for cycle in range(1024 + 2):
-        for i, (name, port) in enumerate(ports):
+        for i, (name, port, _) in enumerate(ports):
             getattr(dut, f"{name}_{port}_en").value = 1
             getattr(dut, f"{name}_{port}_addr").value = (cycle + i) % len(words[name])
         await _settle()
         if cycle >= 2:
-            for i, (name, port) in enumerate(ports):
+            for i, (name, port, latency) in enumerate(ports):
                 got = _same(dut, f"{name}_{port}", cycle)
-                assert got == words[name][(cycle - 2 + i) % len(words[name])], f"{name}_{port}, cycle {cycle}"
+                assert got == words[name][(cycle - latency + i) % len(words[name])], f"{name}_{port}, cycle {cycle}"
         await FallingEdge(dut.clk)
 
 

@@ -17,11 +17,11 @@ from amaranth.lib.wiring import In, Out
 
 from firmware.lower import pack_program
 from firmware.schedule import Scheduler, Slot, token_cycles
-from hdl.config import MAX_EXPERTS_PER_TOKEN, Config, address_bits
+from hdl.config import Config, address_bits
 from hdl.icu.icu import HOST_PARAMS, Icu
 from hdl.icu.params import LATENCY, NO_STOP, param_bits
 from hdl.image import LoadBus, Param, Reason, Space, row_bytes
-from hdl.isa import Address, Base, Count, Instr, Phase, Program, Queue, VxOp, get_isa
+from hdl.isa import EXPERT_BASES, Address, Base, Count, Instr, Phase, Program, Queue, VxOp, get_isa
 from hdl.timing import get_timing
 from hdl.uop import run_state_layout, uop_layout
 from sim.machine import Machine, TokenRun, Uop
@@ -122,7 +122,8 @@ def random_fields(cfg: Config, rng: np.random.Generator, queue: Queue) -> dict[s
     for operand in fmt.operands:
         for field in operand.fields() if isinstance(operand, Address) else (operand,):
             if field.enum is Base:
-                fields[field.name] = int(rng.choice([int(b) for b in LEGAL_BASES[operand.name]]))
+                missing = EXPERT_BASES[cfg.experts_per_token_max :]
+                fields[field.name] = int(rng.choice([int(b) for b in LEGAL_BASES[operand.name] if b not in missing]))
             elif field.enum is not None:
                 fields[field.name] = int(rng.choice([int(e) for e in field.enum]))
             else:
@@ -170,11 +171,11 @@ class _Issues(TokenRun):
         if not self.cycles:  # 0 as long as phases run
             if cycle == 0 or self.layer != self._last_layer:
                 # An expert's base holds the layer's as of its choice: choose anew in each.
-                for i in range(MAX_EXPERTS_PER_TOKEN):
+                for i in range(self.cfg.experts_per_token_max):
                     self._choose(cycle + i, i)
                 self._last_layer = self.layer
             elif cycle > self._chosen and self.m.rng.random() < 0.05:
-                self._choose(cycle, int(self.m.rng.integers(MAX_EXPERTS_PER_TOKEN)))
+                self._choose(cycle, int(self.m.rng.integers(self.cfg.experts_per_token_max)))
         super()._step(cycle, issues)
 
     _last_layer = 0

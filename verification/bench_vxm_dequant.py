@@ -7,7 +7,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hdl.config import WORD
+from hdl.config import SCALARS, WORD
 from hdl.isa import AccSource, Queue
 from hdl.timing import get_timing
 from hdl.uop import run_state_layout
@@ -38,7 +38,7 @@ async def rows(dut: Any) -> None:
         held: np.ndarray[Any, Any] = np.empty(0, dtype=np.int64)
         for idx in range(length):
             token = int(rng.integers(cfg.vocab_max))
-            scalar = int(rng.integers(16))
+            scalar = int(rng.integers(SCALARS))
             shift = int(rng.integers(64))
             mantissa = int(rng.choice([0, 32768, 65535, int(rng.integers(65536))]))
             exponent = int(rng.integers(-128, 128)) if rng.random() < 0.3 else int(rng.integers(-8, 24))
@@ -61,7 +61,7 @@ async def rows(dut: Any) -> None:
                 exponent=exponent & 255,
             )  # fmt: skip
             plan.drive(t + drain, value=row(value, cfg.acc_bits))
-            plan.expect(t, "scalar", scalar, bits=4)
+            plan.expect(t, "scalar", scalar, bits=(SCALARS - 1).bit_length())
             scales = np.full(v, scl[token % v]) if bcast else scl
             y = nx.dequant(gathered if gather else value, scales, nx.Scalar(mantissa, exponent), shift)
             plan.expect_row(t + timing.acc, "y", y, WORD, f"row issued at {t}")

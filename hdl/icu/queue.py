@@ -114,8 +114,9 @@ class InstructionQueue(wiring.Component):
             imm = fields[name]
             return Array([imm, *(choices[c] for c in (Count.SETS, Count.WORDS, Count.ROWS))])[fields[f"{name}_sel"]]
 
-        # Loop state. left: steps still to come, and whether there are any; wait: cycles until one may start,
-        # and whether one may now. The flags stand in registers of their own: every micro-op hangs on them.
+        # Loop state. left: steps still to come, the one just made included; any: whether there are more; wait: cycles
+        # until one may start, likewise with this one; now: whether one may. The flags stand in registers of their own:
+        # every micro-op hangs on them. Counting from the field's own value needs no subtractor but the counter's.
         n1, left1, left2 = Signal(f.count_bits), Signal(f.count_bits), Signal(f.count_bits)
         d1, wait1 = Signal(8), Signal(8)
         d2, wait2 = Signal(12), Signal(12)
@@ -125,8 +126,8 @@ class InstructionQueue(wiring.Component):
         m.d.comb += [inner.eq(any1 & now1), outer.eq(~any1 & any2 & now2)]
         uop = self.uop
         m.d.sync += uop.valid.eq(taken | inner | outer)
-        m.d.sync += [wait1.eq(wait1 - 1), now1.eq(now1 | (wait1 == 1))]
-        m.d.sync += [wait2.eq(wait2 - 1), now2.eq(now2 | (wait2 == 1))]
+        m.d.sync += [wait1.eq(wait1 - 1), now1.eq(now1 | (wait1 == 2))]
+        m.d.sync += [wait2.eq(wait2 - 1), now2.eq(now2 | (wait2 == 2))]
         first_n1 = Signal(f.count_bits)
         first_n2 = Signal(f.count_bits)
         m.d.comb += [first_n1.eq(count("n1")), first_n2.eq(count("n2") if f.outer else C(1, f.count_bits))]
@@ -135,35 +136,35 @@ class InstructionQueue(wiring.Component):
             with m.If(any1 | any2):
                 m.d.sync += self.fault.eq(1)
             m.d.sync += [
-                n1.eq(first_n1), left1.eq(first_n1 - 1), any1.eq(first_n1 != 1), many1.eq(first_n1 != 1),
-                d1.eq(fields["d1"]), wait1.eq(fields["d1"] - 1),
+                n1.eq(first_n1), left1.eq(first_n1), any1.eq(first_n1 != 1), many1.eq(first_n1 != 1),
+                d1.eq(fields["d1"]), wait1.eq(fields["d1"]),
                 now1.eq(fields["d1"] == 1), dense1.eq(fields["d1"] == 1),
-                left2.eq(first_n2 - 1), any2.eq(first_n2 != 1),
+                left2.eq(first_n2), any2.eq(first_n2 != 1),
                 uop.idx.eq(0), uop.i1.eq(0),
                 uop.first.eq(1), uop.i1_first.eq(1), uop.i2_first.eq(1),
                 uop.i1_last.eq(first_n1 == 1), uop.last.eq((first_n1 == 1) & (first_n2 == 1)),
             ]  # fmt: skip
             if f.outer:
                 m.d.sync += [
-                    d2.eq(fields["d2"]), wait2.eq(fields["d2"] - 1),
+                    d2.eq(fields["d2"]), wait2.eq(fields["d2"]),
                     now2.eq(fields["d2"] == 1), dense2.eq(fields["d2"] == 1),
                 ]  # fmt: skip
             if "op" in fields:
                 m.d.sync += uop.op.eq(fields["op"])
         with m.Elif(inner):
             m.d.sync += [
-                left1.eq(left1 - 1), any1.eq(left1 != 1), wait1.eq(d1 - 1), now1.eq(dense1),
+                left1.eq(left1 - 1), any1.eq(left1 != 2), wait1.eq(d1), now1.eq(dense1),
                 uop.idx.eq(uop.idx + 1), uop.i1.eq(uop.i1 + 1),
                 uop.first.eq(0), uop.i1_first.eq(0),
-                uop.i1_last.eq(left1 == 1), uop.last.eq((left1 == 1) & ~any2),
+                uop.i1_last.eq(left1 == 2), uop.last.eq((left1 == 2) & ~any2),
             ]  # fmt: skip
         with m.Elif(outer):
             m.d.sync += [
-                left2.eq(left2 - 1), any2.eq(left2 != 1), wait2.eq(d2 - 1), now2.eq(dense2),
-                left1.eq(n1 - 1), any1.eq(many1), wait1.eq(d1 - 1), now1.eq(dense1),
+                left2.eq(left2 - 1), any2.eq(left2 != 2), wait2.eq(d2), now2.eq(dense2),
+                left1.eq(n1), any1.eq(many1), wait1.eq(d1), now1.eq(dense1),
                 uop.idx.eq(uop.idx + 1), uop.i1.eq(0),
                 uop.first.eq(0), uop.i1_first.eq(1), uop.i2_first.eq(0),
-                uop.i1_last.eq(~many1), uop.last.eq(~many1 & (left2 == 1)),
+                uop.i1_last.eq(~many1), uop.last.eq(~many1 & (left2 == 2)),
             ]  # fmt: skip
 
         for operand in f.operands:

@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import MAX_EXPERTS_PER_TOKEN, Config, address_bits
+from ..config import Config, address_bits
 from ..isa import EXPERT_BASES, Base, Width
 from ..uop import run_state_layout
 from .params import param_bits
@@ -95,8 +95,9 @@ class BaseRegisters(wiring.Component):
             with m.Elif(self.next_layer):
                 m.d.sync += reg.eq(reg + getattr(self, f"layer_{space}"))
         # An expert's base takes two cycles: half products, sum (``Timing.expert``).
-        chosen = Signal(MAX_EXPERTS_PER_TOKEN)
-        m.d.sync += [chosen[i].eq(self.expert_valid & (self.expert_index == i)) for i in range(MAX_EXPERTS_PER_TOKEN)]
+        experts = cfg.experts_per_token_max
+        chosen = Signal(experts)
+        m.d.sync += [chosen[i].eq(self.expert_valid & (self.expert_index == i)) for i in range(experts)]
         half = (len(self.expert_id) + 1) // 2
         for space in ("w", "s"):
             low, high = (
@@ -104,7 +105,7 @@ class BaseRegisters(wiring.Component):
             )
             words = getattr(self, f"expert_{space}")
             m.d.sync += [low.eq(self.expert_id[:half] * words), high.eq(self.expert_id[half:] * words)]
-            for i in range(MAX_EXPERTS_PER_TOKEN):
+            for i in range(experts):
                 reg = Signal(self.widths[space], name=f"expert{i}_{space}")
                 with m.If(chosen[i]):
                     m.d.sync += reg.eq(layer[space] + low + (high << half))

@@ -14,6 +14,7 @@ The registers of an operation are zero unless it is at work, so that several can
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from amaranth import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
@@ -35,6 +36,15 @@ _AT = {VxOp.ROPE: 2, VxOp.GAIN: 3, VxOp.EXP: 3 + INTERPOLATION, VxOp.SILU: 5 + I
 """Cycles after t in which they stand there."""
 _ON = _A - 3
 """An operation is marked until its product is there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Function:
+    """A function's argument and, INTERPOLATION cycles later, its value; ``last``: value of the largest argument."""
+
+    x: Signal
+    v: Value
+    last: int = 0
 
 
 class VectorAlu(wiring.Component):
@@ -118,12 +128,13 @@ class VectorAlu(wiring.Component):
 
         probabilities: list[Value] = []
         for lane in range(v):
+            exp2, sigmoid = self._functions(m, lane, on[VxOp.SILU][2])
             coef = delayed(m, self.c[lane], _AT[VxOp.EXP] - 1, name=f"coef{lane}")
             cos, sin = (delayed(m, self.c[i], _AT[VxOp.ROPE] - j, name=f"c{i}_{lane}")[-1]
                         for i, j in ((lane & ~1, 1), (lane | 1, 0)))  # fmt: skip
-            p = self._exp(m, lane, source[lane], maximum, inside_exp[lane], on[VxOp.EXP])
+            p = self._exp(m, lane, source[lane], maximum, inside_exp[lane], on[VxOp.EXP], exp2)
             probabilities.append(p)
-            silu = self._silu(m, lane, source[lane], fshift, gate, on[VxOp.SILU])
+            silu = self._silu(m, lane, source[lane], fshift, gate, on[VxOp.SILU], sigmoid)
             # SILU's second factor waits for its first.
             u = delayed(m, narrow[lane], _AT[VxOp.SILU] - 3, name=f"u{lane}")[-1]
             exp_on, exp_unit = on[VxOp.EXP][_AT[VxOp.EXP] - 1], unit[_AT[VxOp.EXP] - 1]
@@ -178,11 +189,24 @@ class VectorAlu(wiring.Component):
         m.d.sync += shifted.eq(shift_keep(source, fshift))
         return self._when(m, on[2], round_clamp(shifted, DSP_BITS), f"gain_a{lane}")
 
-    def _exp(self, m: Module, lane: int, source: Value, maximum: Value, inside: Value, on: list[Any]) -> Value:
+    def _functions(self, m: Module, lane: int, silu: Value) -> tuple[_Function, _Function]:
+        """EXP2 and SIGMOID of a lane; ``silu``: the argument of this cycle is SIGMOID's, where they share a table."""
+        x_exp, x_silu = Signal(12, name=f"x_exp{lane}"), Signal(15, name=f"x_silu{lane}")
+        if not self.cfg.shared_tables:
+            m.submodules[f"exp2_{lane}"] = exp2 = Interpolator("EXP2", fraction=4)
+            m.submodules[f"sigmoid_{lane}"] = sigmoid = Interpolator("SIGMOID", fraction=7)
+            m.d.comb += [exp2.x.eq(x_exp), sigmoid.x.eq(x_silu)]
+            return _Function(x_exp, exp2.v), _Function(x_silu, sigmoid.v, sigmoid.last)
+        m.submodules[f"function_{lane}"] = both = Interpolator("EXP2", "SIGMOID", fraction=7, block=True)
+        m.d.comb += both.x.eq(Mux(silu, Cat(x_silu, 1), Cat(Const(0, 3), x_exp)))
+        return _Function(x_exp, both.v), _Function(x_silu, both.v, both.last)
+
+    def _exp(
+        self, m: Module, lane: int, source: Value, maximum: Value, inside: Value, on: list[Any], exp2: _Function
+    ) -> Value:
         """t + 1: difference. From t + 2: table and interpolation. t + 5: shift by the integer part."""
         below = Signal(signed(WORD + 1), reset_less=True, name=f"below{lane}")
         m.d.sync += below.eq(source - maximum)
-        m.submodules[f"exp2_{lane}"] = exp2 = Interpolator("EXP2", 4)
         m.d.comb += exp2.x.eq(below[:12])
         # With k = -(below >> 12), at least one where below is negative, p = v >> k: k - 1 is the complement of
         # the integer part, from 16 on nothing is left, and only the maximum itself has bit 16.
@@ -195,7 +219,9 @@ class VectorAlu(wiring.Component):
         unity = delayed(m, working & equal, 1, name=f"unity{lane}")[-1]
         return self._when(m, alive | unity, Cat(Mux(unity, 0, exp2.v[1 : PROB_BITS + 1] >> steps), unity), f"p{lane}")
 
-    def _silu(self, m: Module, lane: int, source: Value, fshift: Value, gate: Value, on: list[Any]) -> Value:
+    def _silu(
+        self, m: Module, lane: int, source: Value, fshift: Value, gate: Value, on: list[Any], sigmoid: _Function
+    ) -> Value:
         """The row of g waits as magnitude and sign for the row of u in cycle t.
 
         t + 1: magnitude scaled. From t + 2: table and interpolation. t + 5: multiplier by g. t + 7: round.
@@ -210,7 +236,6 @@ class VectorAlu(wiring.Component):
         reach = [magnitude[bit] & (fshift <= bit - 11) for bit in range(11, always)]
         large = Signal(reset_less=True, name=f"large{lane}")
         m.d.sync += large.eq(Cat(*reach, magnitude[always:]).any())
-        m.submodules[f"sigmoid_{lane}"] = sigmoid = Interpolator("SIGMOID", 7)
         m.d.comb += sigmoid.x.eq(scaled)
         s = Mux(delayed(m, large, INTERPOLATION, name=f"large{lane}")[-1], sigmoid.last, sigmoid.v)
 
