@@ -24,7 +24,7 @@ from firmware.link import (
     tokens_payload,
 )
 from hdl import link
-from hdl.config import CONFIGS, TINY
+from hdl.config import CONFIGS, SCALARS, TINY
 from hdl.contract import contract_hash
 from hdl.host.cobs import CobsDecoder, CobsEncoder
 from hdl.host.counters import Counters
@@ -510,13 +510,13 @@ def test_load_and_start_keep_their_distance() -> None:
     bench.send(hello(), load(1, Space.CONST, 1, b"abc"))
     bench.frames()
     ends: list[int] = []
-    bench.send(load(2, Space.CONST, 1, bytes(507)[: 3 * 15]), run(3))
-    while not bench.starts:
+    bench.send(load(2, Space.CONST, 1, bytes(3 * (SCALARS - 1))), run(3))
+    while not bench.starts and bench.cycle < 5000:
         before = len(bench.loads)
         bench.step(1)
         if len(bench.loads) > before:
             ends.append(bench.cycle)
-    assert bench.starts[0] - ends[-1] >= 4
+    assert bench.starts[0] - ends[-1] >= 6
 
 
 @pytest.mark.parametrize(("stall", "gap"), [(0.0, 7), (0.9, 7), (0.5, 1), (0.97, 1)])

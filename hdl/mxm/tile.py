@@ -6,7 +6,7 @@ reads. Results leave aligned, because the tile delays the early superlanes.
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -52,12 +52,14 @@ class Superlane(wiring.Component):
     ``abc``, ``drain`` are this superlane's micro-ops (cycle 0); the ``_out`` twins reach the next superlane a
     cycle later, as do the activation word ``act`` (given in cycle PACK) and the gathered ``word``, into
     which this superlane puts its own when ``mine`` (given in cycle PACK + 1, output a cycle later).
-    ``half``: which column and half a gather takes. ``value``: accumulator, a cycle after ``drain``.
+    ``half``: which column and half a gather takes. ``value``: accumulator, a cycle after ``drain``; two with
+    ``in_steps``, which makes the way from the columns shorter.
     ``w``: write port of all columns, ``column`` tells which of them is meant; written two cycles later.
     """
 
-    def __init__(self, cfg: Config):
+    def __init__(self, cfg: Config, *, in_steps: bool):
         self.cfg = cfg
+        self.in_steps = in_steps
         hop, drain, act, word = hop_layout(cfg), drain_layout(cfg), act_layout(cfg), gather_layout(cfg)
         super().__init__({
             "abc": In(hop),
@@ -111,7 +113,9 @@ class Superlane(wiring.Component):
         column_en = Signal(cfg.superlane_columns)
         m.d.sync += [w.en.eq(self.w.en), w.addr.eq(self.w.addr), w.data.eq(self.w.data), column_en.eq(self.column)]
 
-        halves, words = [], []
+        halves: list[Value] = []
+        words: list[Value] = []
+        which = self.drain.half
         for i in range(cfg.superlane_columns):
             m.submodules[f"column{i}"] = column = Column(cfg)
             m.d.comb += [
@@ -130,9 +134,17 @@ class Superlane(wiring.Component):
                 column.w.addr.eq(w.addr),
                 column.w.data.eq(w.data),
             ]
-            halves += [column.low, column.high]
+            if self.in_steps:
+                picked = Signal.like(value, name=f"picked{i}")
+                m.d.sync += picked.eq(Mux(self.drain.half[0], column.high, column.low))
+                halves.append(picked)
+            else:
+                halves += [column.low, column.high]
             words.append(column.word)
-        m.d.sync += value.eq(Array(halves)[self.drain.half])
+        if self.in_steps:
+            which = Signal(max(1, len(which) - 1), reset_less=True)
+            m.d.sync += which.eq(self.drain.half[1:])
+        m.d.sync += value.eq(Array(halves)[which] if len(halves) > 1 else halves[0])
 
         # Gather: the chosen half of the chosen column's word.
         word = Array(words)[self.half[1:]] if len(words) > 1 else words[0]
@@ -234,7 +246,9 @@ class Mxm(wiring.Component):
 
         lanes: list[Superlane] = []
         for s in range(vlanes):
-            m.submodules[f"superlane{s}"] = lane = Superlane(cfg)
+            # Cycles until the last superlane's accumulator is there; one of them is made use of.
+            spare = drain_cycles - 1 - s
+            m.submodules[f"superlane{s}"] = lane = Superlane(cfg, in_steps=spare > 0)
             previous = lanes[-1] if lanes else None
             m.d.comb += [
                 lane.abc.eq(previous.abc_out if previous else abc),
@@ -259,7 +273,7 @@ class Mxm(wiring.Component):
             ]
 
             value = lane.value
-            for i in range(drain_cycles - 1 - s):
+            for i in range(max(0, spare - 1)):
                 delayed = Signal.like(value, name=f"value{s}_{i}", reset_less=True)
                 m.d.sync += delayed.eq(value)
                 value = delayed
