@@ -121,7 +121,8 @@ class ScalarUnit(wiring.Component):
             over.eq(self.sumsq[SUMSQ_BITS] & ~recip[0]),
         ]
         # Saturate. Zero counts as one: its leading one would be bit 0, and there is nothing below either.
-        clamped = operand[:64] | (operand[64] | over).replicate(64)
+        beyond, clamped = Signal(), Signal(64)
+        m.d.comb += [beyond.eq(operand[64] | over), clamped.eq(operand[:64] | beyond.replicate(64))]
         fours = [clamped[i : i + 4] for i in range(0, 64, 4)]
         n_high = Signal(4, reset_less=True)
         n_lows = Signal(2 * len(fours), reset_less=True)
