@@ -197,7 +197,7 @@ TINY = Config(
 ULX3S_85F = Config(
     name="ulx3s-85f", lanes=8, columns=16, vlanes=4, accs=16, acc_bits=36,
     weight_depth=2560, act_depth=512, scale_depth=2560, coef_depth=2048, vector_depth=512,
-    queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=16, topk_max=8,
+    queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=16, topk_max=8, clock_hz=87.5e6,
 )  # fmt: skip
 
 ULX3S_45F = Config(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Module, Signal
 
+from firmware.cli.program import SHIPPED
 from firmware.errors import LpuError
 from fpga import bitstream, tools
 from fpga.bitstream import Label, cells, check_label, find_wids, init_text, put, read_label
@@ -167,3 +170,17 @@ def test_floorplan(name: str) -> None:
     for path in {cell.split(".bank.")[0] for cell in plan if ".bank." in cell and ".column" in cell}:
         sites = [plan[cell] for cell, _, _ in cells(cfg) if cell.startswith(f"{path}.bank.")]
         assert len({site.split("/")[1] for site in sites}) == 1
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*/lpu.bit")), ids=lambda path: path.parent.name)
+def test_shipped_bitstreams_are_of_these_sources(path: Path, tmp_path: Path) -> None:
+    """What ``lpu program`` takes where nothing was built fits the host's software, and is what its report is about."""
+    report = json.loads((path.parent / "report.json").read_text())
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == report["bitstream_sha256"]
+    assert report["fmax_mhz"] >= report["target_mhz"]
+    (tmp_path / "in.bit").write_bytes(path.read_bytes())
+    bitstream.unpack(tmp_path, "in.bit", "in.config")
+    label = read_label((tmp_path / "in.config").read_text())
+    board = BOARDS[path.parent.name]
+    check_label(label, board.cfg)
+    assert (label.board, label.clock_hz, label.image) == (board.name, board.clock_hz, report["image"])
