@@ -232,5 +232,5 @@ async def starts_again_at_a_press(dut: Any) -> None:
     await power_on_run(wires, damaged=1)  # what the press cut off has no end of its own
     assert not lit(dut, ERROR)
     wires.source.write_nowait(b"no frame\0")
-    (answer,) = await wires.frames(lambda f: f.type == Reply.ERROR)
+    (answer,) = await wires.frames(lambda f: f.type == Reply.ERROR, damaged=1)
     assert answer.type == Reply.ERROR and lit(dut, ERROR)
