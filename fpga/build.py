@@ -26,6 +26,7 @@ from fpga.board import Board, BoardTop
 from fpga.contents import demo_stream, power_on
 from fpga.ecp5 import Ecp5
 from fpga.floorplan import floorplan
+from fpga.report import slowest
 from hdl.contract import contract_hash
 
 ROOT = Path("build")
@@ -36,6 +37,9 @@ _PACKAGES = {"BG381": "CABGA381"}
 
 PLACER = "static"
 """Of nextpnr: with the blocks where the floorplan has them, it ends far nearer to the clock than "heap"."""
+
+SLOWEST = 8
+"""Endpoints that the report names: what to shorten for a faster clock."""
 
 Stage = Callable[[str, str], None]
 """Called with a stage's name and what it is doing."""
@@ -207,6 +211,7 @@ def build(
         "tokens_per_second": round(board.clock_hz / cycles),
         "model": str(image.meta["model"]),
         "image": label.image,
+        "slowest_ns": slowest(reports[best], SLOWEST),
         "seed": best,
         "seeds": {str(seed): round(value, 2) for seed, value in fmax.items()},
         "seeds_median_mhz": round(statistics.median(fmax.values()), 2),

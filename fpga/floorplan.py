@@ -3,8 +3,8 @@
 Of both nearly all are used. Left to itself the placer scatters them over the die, and everything between them is
 pulled along. Here each superlane gets a strip of the die from bottom to top, two by two on either side, with a row
 of block RAMs for each of its columns and the multipliers in the same order; what the other slices have stands in
-the gap in the middle, slice by slice. The strips, from left to right: ... 3 1 0 | 2 4 ...: the first superlane
-gets its activations from the middle, and none is more than three strips from the one it hops to.
+the gap in the middle, slice by slice. Four strips, from left to right: 1 0 | 2 3. The first superlane gets its
+activations from the middle, and only the hop from 1 to 2 is longer than to the next strip.
 """
 
 from __future__ import annotations

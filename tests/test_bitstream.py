@@ -25,6 +25,7 @@ from fpga.contents import BANKED, BOOT, bank_path
 from fpga.ecp5 import MODES, Block, BlockRam, Mode
 from fpga.floorplan import DIES, floorplan
 from fpga.netlist import Primitives
+from fpga.report import slowest
 from hdl.config import TINY
 from hdl.contract import contract_hash
 from hdl.link import space_shape
@@ -184,3 +185,14 @@ def test_shipped_bitstreams_are_of_these_sources(path: Path, tmp_path: Path) -> 
     board = BOARDS[path.parent.name]
     check_label(label, board.cfg)
     assert (label.board, label.clock_hz, label.image) == (board.name, board.clock_hz, report["image"])
+
+
+def test_the_slowest_endpoints_count_once() -> None:
+    """Endpoints that differ in numbers only are one, with the latest of their arrivals; the latest comes first."""
+
+    def end(cell: str, *delay: float) -> dict[str, object]:
+        return {"cell": cell, "port": "D", "delay": list(delay)}
+
+    nets = [{"endpoints": [end("a1", 1.0, 3.0), end("b", 2.0)]}, {"endpoints": [end("a22", 2.5)]}]
+    assert slowest({"detailed_net_timings": nets}, 5) == [(3.0, "a#.D"), (2.0, "b.D")]
+    assert slowest({"detailed_net_timings": nets}, 1) == [(3.0, "a#.D")]

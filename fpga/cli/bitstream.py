@@ -108,5 +108,11 @@ def _print(result: builder.Result) -> None:
                  f"position {report['position']}; static schedule, which make sim compares with RTL")  # fmt: skip
     sums.add_row("tokens a second", f"{report['tokens_per_second']:,}", "clock set / cycles; not run on a board")
     out.print(sums)
+    ends = tables.table("What limits the clock", ">ns", "endpoint (nextpnr's name, numbers left out)")
+    slowest = report["slowest_ns"]
+    assert isinstance(slowest, list)
+    for ns, name in slowest:
+        ends.add_row(f"{ns:.2f}", name)
+    out.print(ends)
     bit = Path(result.folder) / f"{builder.NAME}.bit"
     out.print(f"{bit}: {report['model']}, sha256 {report['bitstream_sha256']}", soft_wrap=True)
