@@ -83,21 +83,39 @@ def plan(board: Board, folder: Path) -> None:
     (folder / f"{NAME}.planned.json").write_text(json.dumps(netlist))
 
 
+def _device(board: Board) -> list[str]:
+    """Arguments of nextpnr that say what to place, and on which device."""
+    made = platform(board)
+    return [
+        _DEVICES[made.device], "--package", _PACKAGES[made.package], "--speed", made.speed,
+        "--json", f"{NAME}.planned.json", "--lpf", f"{NAME}.lpf",
+    ]  # fmt: skip
+
+
+def count(board: Board, folder: Path) -> dict[str, dict[str, int]]:
+    """Resources that NAME.planned.json takes, as :func:`used` has them; packed only, in seconds."""
+    report = f"{NAME}.packed.json"
+    tools.run(
+        "nextpnr-ecp5", [*_device(board), "--pack-only", "--report", report, "--log", f"{NAME}.packed.log"],
+        folder, f"{NAME}.packed.log",
+    )  # fmt: skip
+    return used(json.loads((folder / report).read_text()), board)
+
+
+def place_and_route_arguments(board: Board, seed: int) -> list[str]:
+    """What nextpnr is told."""
+    stem = f"{NAME}.{seed}"
+    return [
+        *_device(board),
+        "--textcfg", f"{stem}.config", "--write", f"{stem}.placed.json", "--report", f"{stem}.report.json",
+        "--log", f"{stem}.log", "--seed", str(seed), "--timing-allow-fail", "--placer", PLACER,
+        "--detailed-timing-report",
+    ]  # fmt: skip
+
+
 def place_and_route(board: Board, folder: Path, seed: int, on_line: tools.OnLine = lambda line: None) -> tools.Cost:
     """NAME.planned.json to NAME.SEED.config, .report.json and .placed.json. A missed clock is not an error here."""
-    made = platform(board)
-    stem = f"{NAME}.{seed}"
-    return tools.run(
-        "nextpnr-ecp5",
-        [
-            _DEVICES[made.device], "--package", _PACKAGES[made.package],
-            "--speed", made.speed, "--json", f"{NAME}.planned.json", "--lpf", f"{NAME}.lpf",
-            "--textcfg", f"{stem}.config", "--write", f"{stem}.placed.json", "--report", f"{stem}.report.json",
-            "--log", f"{stem}.log", "--seed", str(seed), "--timing-allow-fail", "--placer", PLACER,
-            "--detailed-timing-report",
-        ],
-        folder, f"{stem}.log", on_line,
-    )  # fmt: skip
+    return tools.run("nextpnr-ecp5", place_and_route_arguments(board, seed), folder, f"{NAME}.{seed}.log", on_line)
 
 
 def core_fmax(report: dict[str, object]) -> float:
@@ -116,6 +134,17 @@ def used(report: dict[str, object], board: Board) -> dict[str, dict[str, int]]:
     return {key: {"used": utilisation[cell]["used"], "available": limits[key]} for key, cell in names.items()}
 
 
+def check_limits(board: Board, resources: dict[str, dict[str, int]]) -> None:
+    """Raises LpuError when a design takes more than the vendor publishes for the device: nextpnr itself takes an
+    LFE5U-12F for a 25F, which is the same die."""
+    over = [f"{key} {r['used']:,} of {r['available']:,}" for key, r in resources.items() if r["used"] > r["available"]]
+    if over:
+        raise LpuError(
+            f"{board.name}: more than the vendor publishes for the device: {', '.join(over)}; "
+            f"make config {board.config} smaller (hdl/config.py)"
+        )
+
+
 @dataclasses.dataclass
 class Result:
     """A finished build."""
@@ -129,14 +158,6 @@ class Result:
     def timing_met(self) -> bool:
         return float(self.report["fmax_mhz"]) >= float(self.report["target_mhz"])  # type: ignore[arg-type]
 
-    def over_limits(self) -> list[str]:
-        """Resources of which more are used than the vendor publishes for the device."""
-        return [
-            f"{key}: {value['used']:,} of {value['available']:,}"
-            for key in ("lut4", "ff", "dsp", "ebr")
-            if isinstance(value := self.report[key], dict) and value["used"] > value["available"]
-        ]
-
 
 def build(
     board: Board, model: str | None, seeds: Sequence[int], stage: Stage = lambda name, what: None, again: bool = False
@@ -144,7 +165,7 @@ def build(
     """Builds ROOT/BOARD/lpu.bit and report.json; of several seeds the fastest is taken.
 
     ``again``: run the tools even where their inputs are those of the last build. Raises LpuError for a model
-    that does not fit and for a failing tool.
+    or a design that does not fit, and for a failing tool.
     """
     folder = ROOT / board.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,10 +179,11 @@ def build(
     costs: dict[str, tools.Cost | None] = {}
 
     def step(
-        name: str, inputs: Sequence[str], outputs: Sequence[str], run: Callable[[tools.OnLine], tools.Cost]
-    ) -> None:
-        """Runs a tool unless its outputs were made from these very inputs."""
-        digest = hashlib.sha256(json.dumps([tools.versions(), name, PLACER]).encode())
+        name: str, arguments: Sequence[str], inputs: Sequence[str], outputs: Sequence[str],
+        run: Callable[[tools.OnLine], tools.Cost],
+    ) -> None:  # fmt: skip
+        """Runs a tool unless its outputs were made with these very arguments from these very inputs."""
+        digest = hashlib.sha256(json.dumps([tools.versions(), list(arguments)]).encode())
         for file in inputs:
             digest.update((folder / file).read_bytes())
         stamp = folder / f"{outputs[0]}.made"
@@ -175,12 +197,14 @@ def build(
         cost = costs[name] = run(lambda line: stage(name, line))
         stamp.write_text(json.dumps({"inputs": digest.hexdigest(), **dataclasses.asdict(cost)}))
 
-    step("synthesis", [f"{NAME}.il", f"{NAME}.ys"], [f"{NAME}.json"], lambda on_line: synthesise(folder, on_line))
+    step("synthesis", [], [f"{NAME}.il", f"{NAME}.ys"], [f"{NAME}.json"], lambda on_line: synthesise(folder, on_line))
     stage("floorplan", board.name)
     plan(board, folder)
+    check_limits(board, count(board, folder))
     for seed in seeds:
         step(
             f"place and route, seed {seed}",
+            place_and_route_arguments(board, seed),
             [f"{NAME}.planned.json", f"{NAME}.lpf"],
             [f"{NAME}.{seed}.config", f"{NAME}.{seed}.report.json", f"{NAME}.{seed}.placed.json"],
             lambda on_line, seed=seed: place_and_route(board, folder, seed, on_line),  # type: ignore[misc]
@@ -200,14 +224,15 @@ def build(
     stage("pack", f"{NAME}.bit")
     costs["pack"] = bitstream.pack(folder, f"{NAME}.config", f"{NAME}.bit")
 
-    cycles = image.cycles(REPORT_POSITION, True)
+    position = min(REPORT_POSITION, image.context - 1)
+    cycles = image.cycles(position, True)
     report: dict[str, object] = {
         "board": board.name,
         "fmax_mhz": round(fmax[best], 2),
         "target_mhz": board.clock_hz / 1e6,
         **used(reports[best], board),
         "cycles_per_token": cycles,
-        "position": REPORT_POSITION,
+        "position": position,
         "tokens_per_second": round(board.clock_hz / cycles),
         "model": str(image.meta["model"]),
         "image": label.image,

@@ -315,6 +315,10 @@ class Dsp(wiring.Component):
         )  # fmt: skip
 
 
+LUT_RAM_BITS = 2560
+"""Banks of up to so many bits (the prompt's) are not worth a block RAM: on the LFE5U-85F all of them are in use."""
+
+
 class Ecp5:
     """Elaboration for ECP5: the hooks of :mod:`hdl.mem` and :mod:`hdl.primitives`.
 
@@ -326,9 +330,9 @@ class Ecp5:
     """Blocks that may be used; what comes after them (the last columns of the MXM) is built of LUTs."""
     _multipliers_used = 0
 
-    def bank(self, bank: Bank) -> Elaboratable:
-        """A bank cut into byte lanes and depth slices."""
-        return _TiledBank(bank)
+    def bank(self, bank: Bank) -> Elaboratable | None:
+        """A bank cut into byte lanes and depth slices; None for one so small that LUT RAM takes it."""
+        return _TiledBank(bank) if bank.width * bank.depth > LUT_RAM_BITS else None
 
     def rom(self, rom: Rom) -> Elaboratable:
         """A ROM: two ports share blocks of 1024 x 18; one port of up to 512 x 36 uses both ports of one."""

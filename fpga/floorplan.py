@@ -3,8 +3,8 @@
 Of both nearly all are used. Left to itself the placer scatters them over the die, and everything between them is
 pulled along. Here each superlane gets a strip of the die from bottom to top, two by two on either side, with a row
 of block RAMs for each of its columns and the multipliers in the same order; what the other slices have stands in
-the gap in the middle, slice by slice. Four strips, from left to right: 1 0 | 2 3. The first superlane gets its
-activations from the middle, and only the hop from 1 to 2 is longer than to the next strip.
+the gap in the middle, lane by lane where it has lanes. Four strips, from left to right: 1 0 | 2 3. The first
+superlane gets its activations from the middle, and only the hop from 1 to 2 is longer than to the next strip.
 """
 
 from __future__ import annotations
@@ -53,15 +53,18 @@ DIES = {"LFE5U-85F": _LFE5U_85F}
 
 _RAM, _MULTIPLIER = ("DP16KD", "PDPW16KD"), ("MULT18X18D",)
 """Types of cell, as Yosys leaves them."""
-# The blocks in the middle, row by row from the top; paths below the core, or below what is around it.
+# The blocks in the middle: for each row from the top, what stands in it side by side, as parts of a path. Within a row
+# the blocks of a lane of the VXM stand together, lane 0 to the left. What no row names, or has no place for, follows.
 _MIDDLE = {
     _RAM: (
-        r"core\.scale\.", r"core\.coef\.", r"core\.vector\.", r"core\.vxm\.scalar", r"core\.vxm\.",
-        r"core\.mxm\.act", r"core\.icu\.queue_", r"core\.icu\.", r"",
+        (r"core\.scale\.bank\.array\.s0", r"core\.vxm\.alu"),
+        (r"core\.coef\.", r"core\.vector\."),
+        (r"core\.scale\.", r"core\.vxm\.", r"core\.mxm\.act", r"core\.icu\.queue_a"),
     ),
     _MULTIPLIER: (
-        r"core\.vxm\.dequant\.wide", r"core\.vxm\.dequant\.scale", r"core\.vxm\.alu\.last",
-        r"core\.vxm\.alu\.gate", r"core\.vxm\.alu\.cross", r"core\.vxm\.",
+        (r"core\.vxm\.dequant\.wide", r"core\.vxm\.dequant\.scale"),
+        (r"core\.vxm\.alu\.last", r"core\.vxm\.alu\.cross"),
+        (r"core\.vxm\.alu\.gate", r"core\.vxm\.scalar"),
     ),
 }  # fmt: skip
 
@@ -90,14 +93,21 @@ def floorplan(device: str, cfg: Config, cells: Mapping[str, str]) -> dict[str, s
                 chosen += row[:count] if take == 0 else row[len(row) - count :]
                 del row[slice(0, count) if take == 0 else slice(len(row) - count, None)]
             plan |= dict(zip(names, chosen, strict=True))
-        rest = [site for row in sites for site in row]
-        placed = set(plan)
-        for pattern in _MIDDLE[kind]:
-            group = sorted((n for n in own if n not in placed and re.search(pattern, n)), key=_natural)
-            placed |= set(group)
-            plan |= dict(zip(group, rest, strict=False))
-            rest = rest[len(group) :]
+        others = sorted((n for n in own if n not in plan), key=_natural)
+        for row, patterns in zip(sites, _MIDDLE[kind], strict=False):
+            chosen = _side_by_side(others, patterns)[: len(row)]
+            plan |= dict(zip(chosen, row, strict=False))
+            others = [n for n in others if n not in plan]
+            del row[: len(chosen)]
+        plan |= dict(zip(others, [site for row in sites for site in row], strict=False))
     return plan
+
+
+def _side_by_side(names: list[str], patterns: Iterable[str]) -> list[str]:
+    """What the patterns name, each group spread evenly over the row."""
+    groups = [[n for n in names if re.search(pattern, n)] for pattern in patterns]
+    placed = [((i + 0.5) / len(group), n) for group in groups for i, n in enumerate(group)]
+    return [n for _, n in sorted(placed, key=lambda p: p[0])]
 
 
 def _superlane(names: Iterable[str], s: int) -> list[str]:

@@ -93,9 +93,6 @@ class Config:
     """Elements of the longest K or V vector (head size) that can be quantised."""
     square_lanes: int = BLOCK
     """Squares of the residual stream formed in a cycle, for its norm: a whole block, or down to a row of the VXM."""
-    shared_tables: bool = False
-    """EXP and SILU share an interpolator in each lane, with its table in block RAM; else each has its own, of LUTs.
-    Takes half of the logic, and a clock that block RAM without an output register allows."""
     time_bits: int = 12
     """Bits of an instruction's issue time, relative to its phase."""
     weight_bits: int = 4
@@ -197,21 +194,21 @@ TINY = Config(
 ULX3S_85F = Config(
     name="ulx3s-85f", lanes=8, columns=16, vlanes=4, accs=16, acc_bits=36,
     weight_depth=2560, act_depth=512, scale_depth=2560, coef_depth=2048, vector_depth=512,
-    queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=16, topk_max=8, clock_hz=87.5e6,
+    queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=16, topk_max=8,
 )  # fmt: skip
 
 ULX3S_45F = Config(
     name="ulx3s-45f", lanes=8, columns=8, vlanes=2, accs=16, acc_bits=36,
     weight_depth=2048, act_depth=512, scale_depth=2560, coef_depth=1024, vector_depth=512,
     queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=8, topk_max=4,
-    head_max=64, shared_tables=True, clock_hz=75e6,
+    head_max=64, clock_hz=75e6,
 )  # fmt: skip
 
 ULX3S_25F = Config(
     name="ulx3s-25f", lanes=8, columns=2, vlanes=2, accs=16, acc_bits=36,
     weight_depth=3072, act_depth=512, scale_depth=1024, coef_depth=1024, vector_depth=512,
     queue_depth=512, phase_depth=32, context_max=128, vocab_max=512, experts_max=8, topk_max=3,
-    head_max=64, square_lanes=2, shared_tables=True, clock_hz=75e6,
+    head_max=64, square_lanes=2, clock_hz=75e6,
 )  # fmt: skip
 
 LARGE = Config(

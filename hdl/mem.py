@@ -121,9 +121,10 @@ class Bank(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        if hasattr(platform, "bank"):
-            # The platform has memories of its own (a simulator's, an FPGA's): same ports, same latency.
-            m.submodules.array = platform.bank(self)
+        # The platform may have memories of its own (a simulator's, an FPGA's): same ports, same latency.
+        own = platform.bank(self) if hasattr(platform, "bank") else None
+        if own is not None:
+            m.submodules.array = own
             return m
         m.submodules.array = array = memory.Memory(shape=unsigned(self.width), depth=self.depth, init=[])
         # An undivided word: no granularity, so that the enable stays one bit.

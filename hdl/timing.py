@@ -62,8 +62,8 @@ class Timing:
     vx_add: int = 3
     vx_gain: int = 8
     vx_rope: int = 7
-    vx_exp: int = 11
-    vx_silu: int = 13
+    vx_exp: int = 12
+    vx_silu: int = 14
 
     def vx(self, op: VxOp) -> int:
         """VX at t samples its source, X and C in cycle t; Z carries the result in cycle t + vx(op).
@@ -75,7 +75,7 @@ class Timing:
             VxOp.ROPE: self.vx_rope, VxOp.EXP: self.vx_exp, VxOp.SILU: self.vx_silu,
         }[op]  # fmt: skip
 
-    vx_sum: int = 9
+    vx_sum: int = 10
     """Last VX.EXP micro-op at t: an SFU.RECIP at t + vx_sum sees the whole SUM."""
 
     act_write: int = 2

@@ -16,7 +16,7 @@ from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Module, Signal
 
 from firmware.cli.program import SHIPPED
 from firmware.errors import LpuError
-from fpga import bitstream, tools
+from fpga import bitstream, build, tools
 from fpga.bitstream import Label, cells, check_label, find_wids, init_text, put, read_label
 from fpga.board import BOARDS
 from fpga.boot import boot_words
@@ -185,6 +185,22 @@ def test_shipped_bitstreams_are_of_these_sources(path: Path, tmp_path: Path) -> 
     board = BOARDS[path.parent.name]
     check_label(label, board.cfg)
     assert (label.board, label.clock_hz, label.image) == (board.name, board.clock_hz, report["image"])
+
+
+def test_the_smallest_board_fits(tmp_path: Path) -> None:
+    """Synthesised and packed: no resource beyond what the vendor publishes, and all its multipliers at work."""
+    board = min(BOARDS.values(), key=lambda b: b.limits.lut4)
+    build.elaborate(board, tmp_path)
+    build.write_script(board, tmp_path)
+    build.synthesise(tmp_path)
+    build.plan(board, tmp_path)
+    resources = build.count(board, tmp_path)
+    build.check_limits(board, resources)
+    assert resources["dsp"] == {"used": board.limits.dsp, "available": board.limits.dsp}
+    assert 0 < resources["ff"]["used"] <= resources["lut4"]["used"]
+    small = dataclasses.replace(board, limits=dataclasses.replace(board.limits, ebr=resources["ebr"]["used"] - 1))
+    with pytest.raises(LpuError, match=rf"{board.name}: more than the vendor publishes for the device: ebr"):
+        build.check_limits(small, build.count(small, tmp_path))
 
 
 def test_the_slowest_endpoints_count_once() -> None:

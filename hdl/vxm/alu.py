@@ -3,7 +3,7 @@
 All products end in the same multiplier, shifter and rounder, at fixed distances before stream Z, so one
 result a cycle on Z is the only rule a schedule has to keep. Cycles before Z::
 
-    -5  multiplier operands (ROPE: cycle t + 2; GAIN: t + 3; EXP: t + 6; SILU: t + 8)
+    -5  multiplier operands (ROPE: cycle t + 2; GAIN: t + 3; EXP: t + 7; SILU: t + 9)
     -4  multiplier
     -3  product: shifted by a multiple of 8 (ROPE: sum of two products)
     -2  rest of the shift, rounding bit kept (PASS and ADD join here: cycle t + 1; ROPE has a register of its own)
@@ -190,21 +190,19 @@ class VectorAlu(wiring.Component):
         return self._when(m, on[2], round_clamp(shifted, DSP_BITS), f"gain_a{lane}")
 
     def _functions(self, m: Module, lane: int, silu: Value) -> tuple[_Function, _Function]:
-        """EXP2 and SIGMOID of a lane; ``silu``: the argument of this cycle is SIGMOID's, where they share a table."""
+        """EXP2 and SIGMOID of a lane, of one interpolator; ``silu``: the argument of this cycle is SIGMOID's.
+
+        Both are looked up two cycles after their micro-op, so they never meet.
+        """
         x_exp, x_silu = Signal(12, name=f"x_exp{lane}"), Signal(15, name=f"x_silu{lane}")
-        if not self.cfg.shared_tables:
-            m.submodules[f"exp2_{lane}"] = exp2 = Interpolator("EXP2", fraction=4)
-            m.submodules[f"sigmoid_{lane}"] = sigmoid = Interpolator("SIGMOID", fraction=7)
-            m.d.comb += [exp2.x.eq(x_exp), sigmoid.x.eq(x_silu)]
-            return _Function(x_exp, exp2.v), _Function(x_silu, sigmoid.v, sigmoid.last)
-        m.submodules[f"function_{lane}"] = both = Interpolator("EXP2", "SIGMOID", fraction=7, block=True)
+        m.submodules[f"function_{lane}"] = both = Interpolator("EXP2", "SIGMOID", fraction=7)
         m.d.comb += both.x.eq(Mux(silu, Cat(x_silu, 1), Cat(Const(0, 3), x_exp)))
         return _Function(x_exp, both.v), _Function(x_silu, both.v, both.last)
 
     def _exp(
         self, m: Module, lane: int, source: Value, maximum: Value, inside: Value, on: list[Any], exp2: _Function
     ) -> Value:
-        """t + 1: difference. From t + 2: table and interpolation. t + 5: shift by the integer part."""
+        """t + 1: difference. From t + 2: table and interpolation. t + 6: shift by the integer part."""
         below = Signal(signed(WORD + 1), reset_less=True, name=f"below{lane}")
         m.d.sync += below.eq(source - maximum)
         m.d.comb += exp2.x.eq(below[:12])
@@ -224,7 +222,7 @@ class VectorAlu(wiring.Component):
     ) -> Value:
         """The row of g waits as magnitude and sign for the row of u in cycle t.
 
-        t + 1: magnitude scaled. From t + 2: table and interpolation. t + 5: multiplier by g. t + 7: round.
+        t + 1: magnitude scaled. From t + 2: table and interpolation. t + 6: multiplier by g. t + 8: round.
         """
         magnitude, sign = Signal(WORD, reset_less=True, name=f"magnitude{lane}"), Signal(name=f"sign{lane}")
         with m.If(gate):
@@ -256,7 +254,7 @@ class VectorAlu(wiring.Component):
         return silu
 
     def _sums(self, m: Module, probabilities: list[Value], on: list[Any]) -> None:
-        """t + 6: pairs of lanes; t + 7: sum of the row; t + 8: added to the bank.
+        """t + 7: pairs of lanes; t + 8: sum of the row; t + 9: added to the bank.
 
         The rows of an EXP follow each other, so one running sum serves both banks.
         """
