@@ -303,13 +303,14 @@ def threefry2x32(key: tuple[Any, Any], counter: tuple[Any, Any], rounds: int = 8
 
 def gumbel(seed: int, position: ArrayLike, ids: ArrayLike) -> Ints:
     """Gumbel noise -ln(-ln U), 16 fraction bits, of token ``ids`` or of ranks at ``position``; shapes broadcast."""
-    h0, _ = threefry2x32((seed, 0), (ids, position))
-    return gumbel_of_hash(h0)
+    ids = _ints(ids)
+    h0, h1 = threefry2x32((seed, 0), (ids >> 1, position))
+    return gumbel_of_hash(np.where(ids & 1, h1, h0))
 
 
-def gumbel_of_hash(h0: ArrayLike) -> Ints:
+def gumbel_of_hash(h: ArrayLike) -> Ints:
     """The noise that a 32-bit hash stands for: 24 bits of it pick a point of the distribution."""
-    u = _ints(h0) >> 8
+    u = _ints(h) >> 8
     high = u >> 23 == 1
     x = np.where(high, (1 << 24) - 1 - u, u) | 1
     n = 23 - bitlen(x)

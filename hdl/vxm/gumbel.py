@@ -1,4 +1,4 @@
-"""Gumbel noise for V token ids a cycle: a counter-based hash and a table of -ln(-ln U).
+"""Gumbel noise for V token ids a cycle: a counter-based hash for each two and a table of -ln(-ln U).
 
 The ids come in order, so the generator runs ahead: it fills its pipeline with the first rows' noise when the
 token's position is known, and steps on when a row is used. Its depth therefore never delays a row.
@@ -22,6 +22,8 @@ from ..uop import index_bits
 NOISE_BITS = tables.GUMBEL_BASE_BITS
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
+_ROUNDS = len(_ROTATIONS) + 1
+"""Registers of the hash's rounds and of the key injection between them."""
 _DEPTH = 18
 """Registers from the row index to the noise: hash 10, argument, leading one, octave, shift, table 2, product 2."""
 
@@ -62,7 +64,7 @@ class GumbelNoise(wiring.Component):
         fresh = Signal(init=1)
         stale = Signal()
         first_key, third_key = Signal(32, reset_less=True), Signal(32, reset_less=True)
-        third_key_1 = Signal(32, reset_less=True)
+        third_key_1, last_key = Signal(32, reset_less=True), Signal(32, reset_less=True)
         m.d.sync += [
             seed.eq(self.seed),
             position.eq(self.position),
@@ -70,6 +72,7 @@ class GumbelNoise(wiring.Component):
             first_key.eq(seed + position),
             third_key.eq(seed ^ _PARITY),
             third_key_1.eq((seed ^ _PARITY) + 1),
+            last_key.eq(seed + 2),
             fresh.eq(0),
         ]
         changed = (seed != self.seed) | (position != self.position) | (single != self.single)
@@ -92,19 +95,30 @@ class GumbelNoise(wiring.Component):
             with m.If(step):
                 m.d.sync += first_id.eq(first_id + Mux(single, 1, v))
 
-        addresses: list[Signal] = []
-        rests: list[Signal] = []
-        for lane in range(v):
-            address, rest = self._index(m, lane, first_id, position, first_key, third_key, third_key_1, step)
-            addresses.append(address)
-            rests.append(rest)
+        indices: list[tuple[Signal, Signal]] = []
+        for pair in range(0, v, 2):
+            x0, x1 = self._rounds(m, pair, first_id, position, first_key, third_key_1, step)
+            if pair == 0:
+                # A row of one id takes lane 0, whichever word is the id's.
+                odd = Signal(_ROUNDS, reset_less=True)
+                with m.If(step):
+                    m.d.sync += odd.eq(Cat(first_id[0], odd))
+                x0, key_0 = Mux(odd[-1], x1, x0), Mux(odd[-1], last_key, third_key)
+            else:
+                key_0 = third_key
+            # Key injection after the last round.
+            for lane, x, key in ((pair, x0, key_0), (pair + 1, x1, last_key)):
+                hashed = Signal(32, reset_less=True, name=f"hashed_{lane}")
+                with m.If(step):
+                    m.d.sync += hashed.eq(x + key)
+                indices.append(self._index(m, lane, hashed, step))
         # Two lanes share a ROM: block RAM has two ports.
         words = tables.packed("GUMBEL")
-        for lane in range(v):
+        for lane, (address, rest) in enumerate(indices):
             if lane % 2 == 0:
                 m.submodules[f"rom{lane // 2}"] = rom = Rom(width=36, init=words, ports="ab")
             port = getattr(rom, "ab"[lane % 2])
-            m.d.comb += [port.addr.eq(addresses[lane]), port.en.eq(step)]
+            m.d.comb += [port.addr.eq(address), port.en.eq(step)]
             word = port.data
             rest_1 = Signal(3, reset_less=True, name=f"rest_1_{lane}")
             rest_2 = Signal(3, reset_less=True, name=f"rest_2_{lane}")
@@ -115,7 +129,7 @@ class GumbelNoise(wiring.Component):
             high = Signal((terms[1] + terms[2]).shape(), reset_less=True, name=f"high{lane}")
             with m.If(step):
                 m.d.sync += [
-                    rest_1.eq(rests[lane]),
+                    rest_1.eq(rest),
                     rest_2.eq(rest_1),
                     low.eq((base << 3) + terms[0]),
                     high.eq(terms[1] + terms[2]),
@@ -124,15 +138,14 @@ class GumbelNoise(wiring.Component):
             m.d.comb += self.noise[lane].eq(noise)
         return m
 
-    def _index(
-        self, m: Module, lane: int, first_id: Signal, position: Signal,
-        first_key: Signal, third_key: Signal, third_key_1: Signal, step: Signal,
-    ) -> tuple[Signal, Signal]:  # fmt: skip
-        """Threefry-2x32 of one lane, then table address (10 bit) and position in the piece (3 bit)."""
+    def _rounds(
+        self, m: Module, lane: int, first_id: Signal, position: Signal, first_key: Signal, third_key_1: Signal,
+        step: Signal,
+    ) -> tuple[Value, Value]:  # fmt: skip
+        """Threefry-2x32 for ``lane`` and the next one, short of the last key injection, ``_ROUNDS`` registers long."""
+        counter, position_32 = Signal(31, name=f"id{lane}"), Signal(32, name=f"position{lane}")
         lane_bits = (self.cfg.vlanes - 1).bit_length()
-        counter = Signal(32, name=f"id{lane}")
-        position_32 = Signal(32, name=f"position{lane}")
-        low = Const(lane, lane_bits) if lane else first_id[:lane_bits]
+        low = Const(lane >> 1, lane_bits - 1) if lane else first_id[1:lane_bits]
         m.d.comb += [counter.eq(Cat(low, first_id[lane_bits:])), position_32.eq(position)]
 
         def reg(shape: Any, name: str) -> Signal:
@@ -154,13 +167,15 @@ class GumbelNoise(wiring.Component):
             with m.If(step):
                 m.d.sync += [x0_reg.eq(total), x1_reg.eq(mixed)]
             x0, x1 = x0_reg, x1_reg
-        # Key injection after round 8, for the half of the state that is used.
-        hashed = reg(32, "hashed")
-        with m.If(step):
-            m.d.sync += hashed.eq(x0 + third_key)
-        x0 = hashed
+        return x0, x1
 
-        high = x0[31]
+    def _index(self, m: Module, lane: int, hashed: Signal, step: Signal) -> tuple[Signal, Signal]:
+        """Of a hash: table address (10 bit) and position in the piece (3 bit)."""
+
+        def reg(shape: Any, name: str) -> Signal:
+            return Signal(shape, reset_less=True, name=f"{name}_{lane}")
+
+        high = hashed[31]
         last = tables.GUMBEL_LOW - 1
         x, x_1, x_2 = (reg(23, f"x_arg{i}") for i in range(3))
         high_0, high_1, high_2 = (reg(1, f"high{i}") for i in range(3))
@@ -170,7 +185,7 @@ class GumbelNoise(wiring.Component):
         m.d.comb += fraction.eq(Mux(linear, x_2[8:16], (x_2 << octave)[14:22]))
         with m.If(step):
             m.d.sync += [
-                x.eq((x0[8:31] ^ high.replicate(23)) | 1),
+                x.eq((hashed[8:31] ^ high.replicate(23)) | 1),
                 high_0.eq(high),
                 leading.eq(highest_one(x)),
                 x_1.eq(x),
