@@ -1,0 +1,191 @@
+"""Proofs of an instruction queue: what it issues, against a reading of docs/isa.md, for every program."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+
+from hdl.config import Config
+from hdl.icu.queue import InstructionQueue, base_names
+from hdl.isa import FETCH_BITS, Count, Queue, get_isa
+from hdl.timing import get_timing
+from hdl.uop import index_bits
+
+from .harness import SMALL, Harness, Opened
+from .platforms import ReadOnly, Words
+
+COUNTS = (Count.SETS, Count.WORDS, Count.ROWS)
+
+
+class Clock(Harness):
+    """What the sequencer tells a queue, with free choices: when a phase ends, what follows, whether it has
+    instructions here. ``icu_sequencer`` proves that the sequencer keeps to it."""
+
+    def phases(self, m: Module) -> None:
+        self.running, self.cycle = Signal(), Signal(20)
+        """A phase is in progress, and its cycle."""
+        idle = Signal(3, init=7)
+        last, end, more, again, go = (self.free(n) for n in ("last", "end", "more", "again", "go"))
+        self.begin, self.restart, self.jump, self.enter, self.mark = (
+            Signal(name=n) for n in ("begin", "restart", "jump", "enter", "mark")
+        )
+        is_last = Signal()
+        loop_begin = self.free("loop_begin")
+        looped = Signal()
+        m.d.comb += [
+            is_last.eq(self.running & last & (self.cycle >= get_timing(SMALL).phase_min - 1)),
+            self.jump.eq(is_last & again & looped),
+            self.restart.eq((is_last & end & ~self.jump) | (go & ~self.running & (idle == 7))),
+            self.begin.eq((is_last & (~self.restart | more)) | (~self.running & self.restart)),
+            self.enter.eq(self.begin & self.free("instructions_here")),
+        ]
+        m.d.sync += [
+            self.cycle.eq(Mux(self.begin, 0, self.cycle + 1)),
+            self.running.eq(Mux(self.running, ~is_last | self.begin, self.begin)),
+            idle.eq(Mux(self.running, 4, Mux(idle == 7, 7, idle + 1))),
+            self.mark.eq(self.begin & loop_begin & ~self.jump),
+            looped.eq(~self.restart & (looped | self.mark)),
+        ]
+
+
+class Issue(Clock):
+    """Every micro-op of every instruction in its cycle, with its addresses and flags; nothing else; no fault.
+
+    The model below keeps a list of instructions, unpacked, and counts in i1 and i2; it shares no line with the HDL.
+    What it asks of a program is what the scheduler keeps to (docs/schedule.md): distances of ``Timing.fetch_gap``, an
+    instruction at an end before the next one issues, all of a phase's instructions issued before its end.
+    """
+
+    def __init__(self, queue: Queue, cfg: Config = SMALL):
+        super().__init__()
+        self.queue = queue
+        self.cfg = dataclasses.replace(cfg, queue_depth=4 * get_isa(cfg).formats[queue].words)
+
+    def build(self, m: Module) -> None:
+        cfg = self.cfg
+        fmt = get_isa(cfg).formats[self.queue]
+        gap = get_timing(cfg).fetch_gap(fmt)
+        program = Words(m, cfg.queue_depth, FETCH_BITS)
+        unit = InstructionQueue(cfg, self.queue)
+        self.phases(m)
+        m.submodules.unit = Opened(unit, ReadOnly(program))
+        m.d.comb += [
+            unit.begin.eq(self.begin), unit.upcoming.eq(self.cycle + 1), unit.enter.eq(self.enter),
+            unit.restart.eq(self.restart), unit.mark.eq(self.mark), unit.jump.eq(self.jump),
+        ]  # fmt: skip
+        counts = {c: getattr(unit, f"count_{c.name.lower()}") for c in COUNTS}
+        self.drive_free(*counts.values())
+        bases = {a: [getattr(unit, f"base_{a}_{b}") for b in range(8)] for a in base_names(cfg, self.queue)}
+        self.drive_free(*(b for row in bases.values() for b in row))
+        for value in counts.values():
+            self.assume(value != 0)  # ceil(n / size) of at least one key
+
+        # The program as a list of instructions.
+        length = cfg.queue_depth // fmt.words
+        instrs: list[Mapping[str, Value]] = []
+        for i in range(length):
+            word, at, fields = Cat(program.words[i * fmt.words : (i + 1) * fmt.words]), 0, {}
+            for field in fmt.fields:
+                fields[field.name] = word[at : at + field.bits]
+                at += field.bits
+            instrs.append(fields)
+            for n in ("n1", "d1", *(("n2", "d2") if fmt.outer else ())):
+                self.assume(fields[n] != 0)  # the assembler refuses it
+        here, saved = Signal(range(length)), Signal(range(length))
+        now = {f.name: Signal(f.bits, name=f"now_{f.name}") for f in fmt.fields}
+        for name, signal in now.items():
+            m.d.comb += signal.eq(Array(i[name] for i in instrs)[here])
+        armed = Signal()
+        issues = Signal()
+        m.d.comb += issues.eq(self.running & armed & (now["time"] == self.cycle))
+        since = Signal(4, init=15)  # cycles since the last issue or jump, up to 15
+        busy, free_now = Signal(), Signal()  # of the loops: micro-ops are still to come, but not in this cycle
+        m.d.sync += since.eq(Mux(since == 15, 15, since + 1))
+        with m.If(issues):
+            m.d.sync += [since.eq(1), here.eq(here + 1), armed.eq(~now["end"])]
+        with m.If(self.mark):
+            m.d.sync += saved.eq(here)
+        with m.If(self.enter):
+            m.d.sync += armed.eq(1)
+        with m.If(self.restart | self.jump):
+            m.d.sync += [here.eq(Mux(self.restart, 0, saved)), since.eq(0)]
+        # What the scheduler keeps to. A jump is in the cycle before cycle 0, an issue in that of its time.
+        self.assume(~issues | (since >= gap))
+        self.assume(~issues | free_now)
+        self.assume(~(self.running & armed) | (now["time"] >= self.cycle))
+        ends = issues & now["end"]
+        self.assume(~armed | ends | ~(self.begin | self.restart))
+        # The list is all there is.
+        over, last = Signal(), Signal()
+        m.d.comb += last.eq(issues & (here == length - 1))
+        m.d.sync += over.eq((over | last) & ~self.restart & ~self.jump)
+        self.assume(~last | now["end"])
+        self.assume(~((over | last) & (self.enter | self.mark) & ~self.restart & ~self.jump))
+
+        # The loops: micro-op (i2, i1) comes i2 * max(d2, (n1 - 1) * d1 + 1) + i1 * d1 cycles behind the first.
+        def count(name: str) -> Value:
+            if name not in now:
+                return Const(1, fmt.count_bits)
+            return Array([now[name], *(counts[c] for c in COUNTS)])[now[f"{name}_sel"]]
+
+        n1, n2, d1, d2 = (Signal(fmt.count_bits, name=n) if n[0] == "n" else Signal(12, name=n)
+                          for n in ("n1", "n2", "d1", "d2"))  # fmt: skip
+        i1, i2, index = Signal.like(n1), Signal.like(n2), Signal(index_bits(cfg))
+        age, next_at, outer_at = Signal(16), Signal(16), Signal(16)
+        kept = {o.name: Signal(f.bits, name=f"kept_{o.name}") for o, f in
+                ((o, f) for o in fmt.operands for f in fmt.fields if f.name == o.name)}  # fmt: skip
+        steps = {name: Signal(now[name].shape(), name=f"kept_{name}") for name in now if name[-3:] in ("_s1", "_s2")}
+        op = Signal(now["op"].shape(), name="kept_op") if "op" in now else None
+        valid = Signal()
+        m.d.comb += [valid.eq(busy & (age == next_at)), free_now.eq(~busy | (valid & (i1 + 1 == n1) & (i2 + 1 == n2)))]
+        m.d.sync += age.eq(age + 1)
+        with m.If(issues):
+            m.d.sync += [
+                busy.eq(1), age.eq(0), next_at.eq(0), outer_at.eq(0), i1.eq(0), i2.eq(0), index.eq(0),
+                n1.eq(count("n1")), n2.eq(count("n2")), d1.eq(now["d1"]), d2.eq(now["d2"] if fmt.outer else 1),
+            ]  # fmt: skip
+            m.d.sync += [s.eq(now[name]) for name, s in steps.items()]
+            if op is not None:
+                m.d.sync += op.eq(now["op"])
+            for name, signal in kept.items():
+                start: Value = now[name]
+                if name in bases:
+                    start = start + Array(bases[name])[now[f"{name}_sel"]]
+                m.d.sync += signal.eq(start)
+        with m.Elif(valid):
+            m.d.sync += index.eq(index + 1)
+            with m.If(i1 + 1 != n1):
+                m.d.sync += [i1.eq(i1 + 1), next_at.eq(next_at + d1)]
+            with m.Elif(i2 + 1 != n2):
+                # Not before the inner loop is over: (n1 - 1) * d1 + 1 cycles behind its beginning.
+                at = Mux(outer_at + d2 > next_at + 1, outer_at + d2, next_at + 1)
+                m.d.sync += [i1.eq(0), i2.eq(i2 + 1), next_at.eq(at), outer_at.eq(at)]
+            with m.Else():
+                m.d.sync += busy.eq(0)
+
+        uop = unit.uop
+        self.holds(~unit.fault)
+        self.holds(uop.valid == valid)
+        self.holds(~valid | (uop.i1 == i1))
+        self.holds(~valid | (uop.idx == index))
+        self.holds(~valid | (uop.first == ((i1 == 0) & (i2 == 0))))
+        self.holds(~valid | (uop.last == ((i1 + 1 == n1) & (i2 + 1 == n2))))
+        self.holds(~valid | (uop.i1_first == (i1 == 0)))
+        self.holds(~valid | (uop.i1_last == (i1 + 1 == n1)))
+        self.holds(~valid | (uop.i2_first == (i2 == 0)))
+        if op is not None:
+            self.holds(~valid | (uop.op == op))
+        for o in fmt.operands:
+            address: Value = kept[o.name]
+            for step, i in ((f"{o.name}_s1", i1), (f"{o.name}_s2", i2)):
+                if step in steps:
+                    address = address + steps[step] * i
+            self.holds(~valid | (uop[o.name] == address[: len(kept[o.name])]))
+        self.reached(valid & (i1 == 2) & (d1 == 2))
+        self.reached(valid & (i2 == 1) & (n1 == 2) if fmt.outer else valid & (i1 == 3))
+        self.reached(self.jump & self.was(issues))
+        done = Signal(3)
+        m.d.sync += done.eq(done + issues)
+        self.reached(done == 3)
