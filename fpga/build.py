@@ -54,7 +54,7 @@ def platform(board: Board) -> Any:
 
 def elaborate(board: Board, folder: Path) -> None:
     """Writes NAME.il (RTLIL) and NAME.lpf (pins, clocks)."""
-    plan = platform(board).prepare(BoardTop(board), NAME)
+    plan = platform(board).prepare(BoardTop(board), NAME, emit_src=False)
     for suffix in ("il", "lpf"):
         content = plan.files[f"{NAME}.{suffix}"]
         data = content if isinstance(content, bytes) else content.encode()

@@ -14,7 +14,7 @@ from firmware.driver import Driver
 from firmware.errors import LpuError
 from firmware.sim_transport import SimTransport
 from fpga.netlist import netlist_model, synthesise
-from hdl.config import TINY
+from hdl.config import get_config
 from hdl.core import Core
 from hdl.image import Reason
 from sim.verilator import VerilatorModel
@@ -36,13 +36,15 @@ def test_echo(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.slow
-def test_whole_tokens(seed: int) -> None:
+@pytest.mark.parametrize("name", ["tiny", "ulx3s-25f"])
+def test_whole_tokens(name: str, seed: int) -> None:
     """The core, with bench_core's int4 model and then one in int8: tokens, cycles, no missed issue."""
-    with VerilatorModel(netlist_model(Core(TINY), "tiny")) as model:
+    cfg = get_config(name)
+    with VerilatorModel(netlist_model(Core(cfg), name)) as model:
         driver = Driver(SimTransport(model), timeout=60)  # seconds of this computer's: a netlist is slow
         for stream, changes in enumerate(({"ffn": 8, "context": 24}, {"width": 8, "layers": 1, "tied": False})):
             rng = np.random.default_rng([seed, stream])
-            subject = random_model(TINY, rng, **changes)
+            subject = random_model(cfg, rng, **changes)
             driver.load([(s.space, s.sub, s.address, s.data) for s in subject.compiled.sections])
             prompt = [int(token) for token in rng.integers(0, subject.model.shape.vocab, 3)]
             run = driver.run(prompt, 5, clear=True)
