@@ -24,12 +24,12 @@ options = $(foreach v,$(1),$(if $($(v)),--$(call lower,$(v)) "$$$(v)"))
 switches = $(foreach v,$(1),$(if $(filter-out 0,$($(v))),--$(call lower,$(v))))
 
 PYTEST := $(BIN)/python -m pytest --junitxml=build/test/junit.xml
-TEST_OPTIONS = $(call options,BENCH SIM CONFIG SEED) $(call switches,WAVES)
+TEST_OPTIONS = $(call options,BENCH SIM CONFIG SEED PROGRAM) $(call switches,WAVES)
 # A single bench runs in this process and shows what it prints; otherwise tests run in parallel.
 PARALLEL = $(if $(BENCH),-s,$(if $(filter-out 1,$(JOBS)),-n $(JOBS) --maxschedchunk=1))
 # A dollar sign in a prompt is text, not a variable of make's.
 override PROMPT := $(value PROMPT)
-export BENCH SIM SEED SEEDS PROMPT TOKENS TEMPERATURE TOPK CONFIG MODEL WEIGHTS BOARD
+export BENCH SIM SEED PROGRAM SEEDS PROMPT TOKENS TEMPERATURE TOPK CONFIG MODEL WEIGHTS BOARD
 
 .PHONY: help setup sim bitstream test regress lint clean icarus
 
@@ -44,7 +44,7 @@ sim: $(STAMP) ## write text on the LPU's RTL: PROMPT="..." TOKENS=64 TEMPERATURE
 bitstream: $(STAMP) ## build the bitstream of a board: BOARD=ulx3s-85f MODEL= SEED= SEEDS=8
 	@$(BIN)/lpu bitstream $(call options,BOARD MODEL SEED SEEDS)
 
-test: $(STAMP) icarus ## run the tests and benches, or one bench: BENCH=vxm SIM=icarus CONFIG=tiny SEED=7 WAVES=1
+test: $(STAMP) icarus ## run the tests and benches, or one bench: BENCH=vxm SIM=icarus CONFIG=tiny SEED=7 PROGRAM= WAVES=1
 	@$(PYTEST) $(PARALLEL) $(if $(BENCH),tests/test_benches.py,-m "not slow") $(TEST_OPTIONS) 2>&1 | tee build/test/log.txt
 
 regress: $(STAMP) icarus ## run the slow tests, too

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from firmware.check import check_program
 from firmware.errors import LpuError
 from firmware.link import (
     DELIMITER,
@@ -205,7 +206,7 @@ class Driver:
         """Loads an image. While it is loaded the LPU says that it holds none: half of one is never taken for it.
 
         ``progress`` is called with (bytes of rows carried out, of so many). Raises LinkError for an image made
-        for other hardware, and what :meth:`load` raises.
+        for other hardware, LpuError for a program that no run could keep, and what :meth:`load` raises.
         """
         info = self._info or self.info()
         if info.config_hash != image.cfg.hash():
@@ -215,6 +216,7 @@ class Driver:
             )
         if info.contract_hash != contract_hash(image.cfg):
             raise LinkError(_OTHER_CONTRACT)
+        check_program(image.program(), image.cfg, image.label)
         zero = (Space.PARAM, 0, int(Param.IMAGE), bytes(row_bytes(image.cfg, Space.PARAM)))
         parts: list[Part] = [zero, *image.parts()]
         total = sum(len(rows) for *_, rows in parts)
@@ -256,6 +258,10 @@ class Driver:
         parts = run_parts(cfg, prompt_ids, limit, temperature, topk, seed, stop_ids, clear,
                           context=context, vocab=self.vocab or cfg.vocab_max)  # fmt: skip
         self.load(parts)
+        return self.start()
+
+    def start(self) -> Run:
+        """Starts a run with the prompt and the parameters that are loaded."""
         until = link.EVERYTHING if self.credit is None else self.credit
         # Made before the frame is sent: its first records may arrive before its acknowledgement.
         if not self._synced:

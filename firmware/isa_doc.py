@@ -194,10 +194,11 @@ def _meaning(field: Field) -> str:
     if field.enum is None:
         return field.doc
     if field.enum is Base:
-        return f"{field.doc}: see [Base registers](#base-registers)"
+        names = ", ".join("ROPE" if field.name == "c_sel" and b is Base.ROPE else b.name for b in field.members)
+        return f"{field.doc}: {names}; see [Base registers](#base-registers)"
     if field.name == "op":
         return field.doc
-    return f"{field.doc}: " + ", ".join(f"{m.name} {int(m)}" for m in field.enum)
+    return f"{field.doc}: " + ", ".join(f"{m.name} {int(m)}" for m in field.members)
 
 
 def _value(name: str) -> str:

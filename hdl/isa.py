@@ -22,6 +22,7 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Iterator, Mapping
+from enum import IntEnum
 from typing import Any
 
 from .config import MAX_EXPERTS_PER_TOKEN, SCALARS, Config, address_bits
@@ -87,6 +88,10 @@ class Base(enum.IntEnum):
     ROPE = 5  # TOKEN's number: no field can want both
     KEY = 6
     VALUE = 7
+
+
+EXPERT_BASES = (Base.EXPERT0, Base.EXPERT1, Base.EXPERT2)
+assert len(EXPERT_BASES) == MAX_EXPERTS_PER_TOKEN
 
 
 class AbcOp(enum.IntEnum):
@@ -167,6 +172,21 @@ class Field:
     bits: int
     doc: str
     enum: type[enum.IntEnum] | None = None
+    only: tuple[IntEnum, ...] | None = None
+    """Members of ``enum`` that have a meaning here; None: all of them."""
+
+    @property
+    def members(self) -> tuple[IntEnum, ...]:
+        """Values that the field may have; none where any number is one."""
+        return tuple(self.enum or ()) if self.only is None else self.only
+
+    def check(self, value: int, queue: Queue) -> None:
+        """Raises :class:`IsaError` for a value that the field cannot have."""
+        if not 0 <= value < 1 << self.bits:
+            raise IsaError(f"{queue.name}: {self.name} = {value} is outside 0..{(1 << self.bits) - 1}")
+        if self.enum is not None and value not in self.members:
+            names = ", ".join("ROPE" if queue is Queue.CR and e is Base.ROPE else e.name for e in self.members)
+            raise IsaError(f"{queue.name}: {self.name} = {value} is none of {names}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,11 +202,13 @@ class Address:
     based: bool = False
     inner: bool = True
     outer: bool = True
+    bases: tuple[Base, ...] = ()
+    """Base registers it may name, with ``based``."""
 
     def fields(self) -> Iterator[Field]:
         yield Field(self.name, self.bits, self.doc)
         if self.based:
-            yield Field(f"{self.name}_sel", 3, f"base register added to {self.name}", Base)
+            yield Field(f"{self.name}_sel", 3, f"base register added to {self.name}", Base, self.bases)
         if self.inner:
             yield Field(f"{self.name}_s1", self.bits, f"added to {self.name} each inner step")
         if self.outer:
@@ -283,6 +305,10 @@ class Isa:
         scalar = address_bits(SCALARS)
         shift = Field("shift", 6, "right shift, rounded half up")
         one = {0: ""}
+        rows = (Source.Y, Source.Z)  # what XW and SXM are wired to
+        layers = (Base.ZERO, Base.LAYER)
+        experts = EXPERT_BASES[: cfg.experts_per_token_max]
+        weights = (*layers, *experts, Base.TOKEN)
         # No loop counts more than the rows of a matrix (each has a row of scales), the words or rows of a vector, or
         # the keys of a context.
         count_bits = max(s, x, a, cfg.position_bits)
@@ -297,7 +323,7 @@ class Isa:
                  AbcOp.GATHER: "read the current token's weight word at w, unpack it onto the gather stream"},
                 Field("width", 1, "weight width", Width),
                 Field("init", 2, "which micro-ops clear the accumulator first", Init),
-                Address("w", w, "weight address", based=True),
+                Address("w", w, "weight address", based=True, bases=weights),
                 Address("a", a, "activation address"),
                 Address("acc", acc, "accumulator set")),
             fmt(Queue.ACC, "VXM", "Drain accumulators row by row and dequantise them onto stream Y.",
@@ -313,16 +339,16 @@ class Isa:
                 Address("acc", acc, "accumulator set"),
                 Address("slot", slot, "row within the set")),
             fmt(Queue.SR, "MEM", "Read rows of the scale memory onto stream SCL.", OneOp, one,
-                Address("s", s, "scale row", based=True)),
+                Address("s", s, "scale row", based=True, bases=weights)),
             fmt(Queue.XR, "MEM", "Read rows of the vector memory onto stream X.", OneOp, one,
                 Address("x", x, "vector row", outer=False),
                 outer=False),
             fmt(Queue.XW, "MEM", "Write rows of stream Y or Z to the vector memory.", OneOp, one,
-                Field("source", 2, "stream", Source),
+                Field("source", 2, "stream", Source, rows),
                 Address("x", x, "vector row", outer=False),
                 outer=False),
             fmt(Queue.CR, "MEM", "Read rows of the coefficient memory onto stream C.", OneOp, one,
-                Address("c", c, "coefficient row", based=True)),
+                Address("c", c, "coefficient row", based=True, bases=(*layers, Base.ROPE))),
             fmt(Queue.VX, "VXM", "Vector ALU chain: sample operand streams, put a row on stream Z.",
                 VxOp,
                 {VxOp.PASS: "Z = source",
@@ -345,12 +371,14 @@ class Isa:
                               "2**exponent -> scale row srow",
                  SxmMode.VALUE: "all n1 rows are one V vector: int8 -> one byte of each column at dst, "
                                 "+ vset per set of columns; 2**exponent -> coefficient row srow"},
-                Field("source", 2, "stream", Source),
+                Field("source", 2, "stream", Source, rows),
                 Field("sumsq", 1, "ACT: sum of squares of this instruction into SUMSQ"),
                 shift,
-                Address("dst", max(w, a), "destination address", based=True, inner=False),
+                Address("dst", max(w, a), "destination address", based=True, inner=False,
+                        bases=(*layers, Base.KEY, Base.VALUE)),
                 Field("vset", w, "VALUE: weight words of one set of columns"),
-                Address("srow", max(s, c), "KEY, VALUE: scale row", based=True, inner=False)),
+                Address("srow", max(s, c), "KEY, VALUE: scale row", based=True, inner=False,
+                        bases=(Base.ZERO, Base.KEY, Base.VALUE))),
             fmt(Queue.SFU, "VXM", "Scalar unit: registers R (mantissa, exponent).",
                 SfuOp,
                 {SfuOp.RSQRT: "R[dst] = 1 / sqrt(SUMSQ + EPS)",
@@ -385,39 +413,40 @@ class Isa:
         word, at = 0, 0
         for field in f.fields:
             value = int(ins.get(field.name))
-            if not 0 <= value < 1 << field.bits:
-                raise IsaError(f"{ins.queue.name}: {field.name} = {value} is outside 0..{(1 << field.bits) - 1}")
-            if field.enum is not None and value not in set(field.enum):
-                names = ", ".join(e.name for e in field.enum)
-                raise IsaError(f"{ins.queue.name}: {field.name} = {value} is none of {names}")
+            field.check(value, ins.queue)
             word |= value << at
             at += field.bits
-        for n, sel in (("n1", "n1_sel"), ("n2", "n2_sel")):
-            if n in f.by_name and ins.get(sel) == Count.IMM and ins.get(n) == 0:
-                raise IsaError(f"{ins.queue.name}: {n} = 0: a loop runs at least once")
-        for d in ("d1", "d2"):
-            if d in f.by_name and ins.get(d) == 0:
-                raise IsaError(f"{ins.queue.name}: {d} = 0: steps are at least one cycle apart")
+        _check_loops(f, ins)
         return word
 
     def decode(self, queue: Queue, word: int) -> Instr:
-        """Integer -> instruction with every field; an undefined enumeration value raises."""
+        """Integer -> instruction with every field; one that :meth:`encode` would refuse raises."""
         f = self.formats[queue]
         values, at = {}, 0
         for field in f.fields:
             value = word >> at & (1 << field.bits) - 1
-            if field.enum is not None and value not in set(field.enum):
-                raise IsaError(f"{queue.name}: {field.name} = {value} has no meaning")
+            field.check(value, queue)
             values[field.name] = value
             at += field.bits
         if word >> at:
             raise IsaError(f"{queue.name}: bits set beyond the instruction's {at}")
-        return Instr(queue, values)
+        instr = Instr(queue, values)
+        _check_loops(f, instr)
+        return instr
 
     def words(self, ins: Instr) -> list[int]:
         """Instruction as instruction-memory words, first fetched first."""
         word = self.encode(ins)
         return [word >> FETCH_BITS * i & (1 << FETCH_BITS) - 1 for i in range(self.formats[ins.queue].words)]
+
+
+def _check_loops(fmt: Format, ins: Instr) -> None:
+    for n, sel in (("n1", "n1_sel"), ("n2", "n2_sel")):
+        if n in fmt.by_name and ins.get(sel) == Count.IMM and ins.get(n) == 0:
+            raise IsaError(f"{ins.queue.name}: {n} = 0: a loop runs at least once")
+    for d in ("d1", "d2"):
+        if d in fmt.by_name and ins.get(d) == 0:
+            raise IsaError(f"{ins.queue.name}: {d} = 0: steps are at least one cycle apart")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -489,10 +518,6 @@ class Program:
 
     phases: tuple[Phase, ...]
     code: Mapping[Queue, tuple[Instr, ...]]
-
-
-EXPERT_BASES = (Base.EXPERT0, Base.EXPERT1, Base.EXPERT2)
-assert len(EXPERT_BASES) == MAX_EXPERTS_PER_TOKEN
 
 
 @functools.cache

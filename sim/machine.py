@@ -2,8 +2,8 @@
 
 Same ISA module, same latencies, same numerics as the RTL; no knowledge of models or schedules. Streams
 exist only in the cycle in which a row is on them: an instruction that samples an empty stream is a bug in
-the program and raises :class:`MachineError`. What it computes can be compared with the RTL instruction by
-instruction, and with ``sim/reference.py`` token by token.
+the program and raises :class:`MachineError`, and so does one that breaks a rule of ``sim/hazards.py``. What it
+computes can be compared with the RTL instruction by instruction, and with ``sim/reference.py`` token by token.
 """
 
 from __future__ import annotations
@@ -39,10 +39,7 @@ from hdl.isa import (
 from hdl.timing import get_timing
 
 from . import numerics as nx
-
-
-class MachineError(RuntimeError):
-    """A program that uses the machine wrongly: empty stream, issue in the past, address out of range."""
+from .hazards import Hazards, MachineError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +88,10 @@ class Machine:
         self.coef = np.zeros((cfg.coef_depth, v), np.int64)
         self.vector = np.zeros((cfg.vector_depth, v), np.int64)
         self.act = np.zeros((cfg.act_depth, cfg.lanes), np.int64)  # as values, mantissa << exponent
+        depths = {"weight": cfg.weight_depth, "scale": cfg.scale_depth, "coef": cfg.coef_depth,
+                  "vector": cfg.vector_depth, "act": cfg.act_depth}  # fmt: skip
+        self.known = {name: np.zeros(depth, bool) for name, depth in depths.items()}
+        """Rows of each memory that were loaded or written."""
         self.program: dict[Queue, dict[int, int]] = {q: {} for q in Queue}
         self.phase_rows: dict[int, Phase] = {}
         self.prompt: dict[int, int] = {}
@@ -107,6 +108,8 @@ class Machine:
             raise MachineError(f"{space.name}: {len(data)} bytes are not whole rows of {size}")
         rows = [data[i : i + size] for i in range(0, len(data), size)]
         end = address + len(rows)
+        if space.name.lower() in self.known:
+            self.known[space.name.lower()][address:end] = True
         if space is Space.WEIGHT:
             self._fits(end, self.cfg.weight_depth, space)
             self.weight[sub, address:end] = np.frombuffer(data, np.uint8).reshape(len(rows), -1)
@@ -224,14 +227,15 @@ class TokenRun:
         }
         self.layer = 0
         self.experts = [0] * MAX_EXPERTS_PER_TOKEN
-        self.expert_layer = [0] * MAX_EXPERTS_PER_TOKEN
+        self.hazards = Hazards(self.cfg, self.t)
         self.streams: dict[str, dict[int, np.ndarray]] = collections.defaultdict(dict)
         self.effects: dict[int, list[Callable[[], None]]] = collections.defaultdict(list)
         self.uops: dict[int, list[Uop]] = collections.defaultdict(list)
         self.acc = np.zeros((2, self.cfg.accs, self.cfg.columns), np.int64)
+        self.acc_width: list[int | None] = [None] * self.cfg.accs
         self.scalars = [nx.UNIT] * SCALARS
         self.max = [0, 0]
-        self.max_rows: list[np.ndarray] = []
+        self.running_max = 0
         self.sum = [0, 0]
         self.sumsq = 0
         self._squares = -BLOCK
@@ -255,7 +259,11 @@ class TokenRun:
         start = cycle = 0
         issues: dict[int, list[tuple[Queue, Instr]]] = collections.defaultdict(list)
         while True:
-            phase = phases[index]
+            phase = phases.get(index)
+            if phase is None:
+                raise MachineError(f"phase {index}: there is none, and no phase before it ends the token")
+            if phase.cycles(self.counts) < self.t.phase_min:
+                raise MachineError(f"phase {index} is shorter than {self.t.phase_min} cycles")
             if phase.loop_begin:
                 if self.layer == 0:
                     saved = dict(at)
@@ -263,6 +271,8 @@ class TokenRun:
             for q in Queue:
                 if phase.queues >> q & 1:
                     while True:
+                        if at[q] >= len(self.code[q]):
+                            raise MachineError(f"phase {index}: queue {q.name} has no instruction left")
                         instr = self.code[q][at[q]]
                         at[q] += 1
                         issues[start + instr.time].append((q, instr))
@@ -284,9 +294,13 @@ class TokenRun:
             elif phase.final or (phase.prompt_final and not self.sampled):
                 self.before = None
                 self.cycles = end
+                self._ended()
                 return end
             else:
                 index += 1
+
+    def _ended(self) -> None:
+        self.hazards.ended(self.cycles, self.sampled)
 
     def _jump(self, cycle: int) -> None:
         """The queues start to fetch from elsewhere."""
@@ -333,7 +347,7 @@ class TokenRun:
         d2 = max(instr.get("d2"), (n1 - 1) * d1 + 1)
         plain = {o.name: instr.get(o.name) for o in fmt.operands}
         plain["op"] = instr.get("op")
-        bases = {a.name: self._base(q, a.name, instr) for a in fmt.addresses}
+        bases = {a.name: self._base(cycle, a.name, instr) for a in fmt.addresses}
         for i2 in range(n2):
             for i1 in range(n1):
                 fields = dict(plain)
@@ -344,7 +358,12 @@ class TokenRun:
                 self.uops[cycle + i2 * d2 + i1 * d1].append(uop)
         self.ready[q] = max(cycle - 1 + self.t.fetch_gap(fmt), cycle + (n2 - 1) * d2 + (n1 - 1) * d1)
 
-    def _base(self, q: Queue, name: str, instr: Instr) -> int:
+    def _expert(self, cycle: int, index: int) -> int:
+        """Id in an expert register."""
+        self.hazards.expert_used(cycle, index, self.layer)
+        return self.experts[index]
+
+    def _base(self, cycle: int, name: str, instr: Instr) -> int:
         sel, p, cfg = instr.get(f"{name}_sel"), self.m.param, self.cfg
         if sel == Base.ZERO:
             return 0
@@ -356,7 +375,8 @@ class TokenRun:
         if sel == Base.LAYER:
             return layer
         if Base.EXPERT0 <= sel <= Base.EXPERT2:
-            return layer + self.experts[sel - Base.EXPERT0] * p[Param.EXPERT_W if name == "w" else Param.EXPERT_S]
+            expert = self._expert(cycle, sel - Base.EXPERT0)
+            return layer + expert * p[Param.EXPERT_W if name == "w" else Param.EXPERT_S]
         if sel == Base.KEY:
             return layer + (self.slot // cfg.columns * p[Param.KEY_WORDS] if name == "w" else self.slot // cfg.vlanes)
         if sel == Base.VALUE:
@@ -382,28 +402,53 @@ class TokenRun:
 
     def _source(self, cycle: int, uop: Uop) -> np.ndarray:
         source = Source(uop["source"])
+        if source is Source.T:
+            self._sample_t(cycle, uop)
         return self.row_t.copy() if source is Source.T else self._get(source.name, cycle, uop)
+
+    def _sample_t(self, cycle: int, uop: Uop) -> None:
+        """T is one row, and only the lanes of chosen experts hold something; EXP leaves out the others."""
+        exp = uop["op"] == VxOp.EXP
+        for lane in range(1 if exp else self.cfg.vlanes):
+            self.hazards.need(f"T[{lane}]", cycle)
+        if exp and uop.idx:
+            raise MachineError(f"EXP of more rows than T has: {uop}")
+
+    def _row(self, what: str, memory: np.ndarray, row: int, uop: Uop, read: bool = True) -> np.ndarray:
+        """A row of a memory; what is beyond its end is not there, what nobody has written means nothing."""
+        if row >= len(memory):
+            raise MachineError(f"{what}[{row}] of {len(memory)} rows: {uop}")
+        if read and what in self.m.known and not self.m.known[what][row]:
+            raise MachineError(f"{what}[{row}] is read, but was neither loaded nor written: {uop}")
+        return np.asarray(memory[row])
 
     # MEM ----------------------------------------------------------------------------------------------
 
     def _sr(self, cycle: int, uop: Uop) -> str:
-        self._put("SCL", cycle + self.t.mem_read, self.m.scale[uop["s"]].copy())
+        self.hazards.read("scale", uop["s"], cycle)
+        self._put("SCL", cycle + self.t.mem_read, self._row("scale", self.m.scale, uop["s"], uop).copy())
         return f"scale[{uop['s']}]"
 
     def _xr(self, cycle: int, uop: Uop) -> str:
-        if self.vector_writes.get(uop["x"]) == cycle:
+        written = self.vector_writes.get(uop["x"]) == cycle
+        if self.before is not None:
+            written |= self.before.vector_writes.get(uop["x"]) == cycle + self.before.cycles
+        if written:
             raise MachineError(f"cycle {cycle}: vector row {uop['x']} is read while it is written: {uop}")
-        self._put("X", cycle + self.t.mem_read, self.m.vector[uop["x"]].copy())
+        self._put("X", cycle + self.t.mem_read, self._row("vector", self.m.vector, uop["x"], uop).copy())
         return f"vector[{uop['x']}]"
 
     def _cr(self, cycle: int, uop: Uop) -> str:
-        self._put("C", cycle + self.t.mem_read, self.m.coef[uop["c"]].copy())
+        self.hazards.read("coef", uop["c"], cycle)
+        self._put("C", cycle + self.t.mem_read, self._row("coef", self.m.coef, uop["c"], uop).copy())
         return f"coef[{uop['c']}]"
 
     def _xw(self, cycle: int, uop: Uop) -> str:
         row, x = self._source(cycle, uop), uop["x"]
+        self._row("vector", self.m.vector, x, uop, read=False)
 
         def write() -> None:
+            self.m.known["vector"][x] = True
             self.m.vector[x] = row
 
         self.vector_writes[x] = cycle + self.t.xw - 1
@@ -420,8 +465,11 @@ class TokenRun:
         return [((h + 8) & 15) - 8 for h in (signed & 15, signed >> 4)]
 
     def _abc(self, cycle: int, uop: Uop) -> str:
-        words, width = self.m.weight[:, uop["w"]], Width(uop["width"])
+        width = Width(uop["width"])
+        words = self._row("weight", self.m.weight.swapaxes(0, 1), uop["w"], uop)
+        self.hazards.read("weight", uop["w"], cycle)
         if uop["op"] == AbcOp.GATHER:
+            self.hazards.gathered(cycle)
             v, c = self.cfg.vlanes, self.cfg.superlane_columns
             slot = self.token // v % self.cfg.slots(width.bits)
             column, half = (slot // 2, slot % 2) if width is Width.INT4 else (slot, 0)
@@ -429,13 +477,16 @@ class TokenRun:
             for i in range(self.cfg.word_rows):
                 self._put("G", cycle + self.t.gather + i, word[i * v : (i + 1) * v])
             return f"gather {word.tolist()}"
-        act = self.m.act[uop["a"]].copy()
+        act = self._row("act", self.m.act, uop["a"], uop).copy()
         sums = [h @ act for h in self._halves(words, width)]
         init = Init(uop["init"])
         clear = (init is Init.INNER and uop.i1 == 0) or (init is Init.OUTER and uop.i2 == 0)
         acc = uop["acc"]
 
         def accumulate() -> None:
+            if not clear and self.acc_width[acc] != width:
+                raise MachineError(f"accumulator {acc} is added to, but holds no sum of this width: {uop}")
+            self.acc_width[acc] = width
             for half, s in enumerate(sums):
                 self.acc[half, acc] = s + (0 if clear else self.acc[half, acc])
                 if not nx.fits(self.acc[half, acc], self.cfg.acc_bits):
@@ -444,11 +495,19 @@ class TokenRun:
         self.effects[cycle + self.t.dot].append(accumulate)
         return f"acc[{acc}] {'=' if clear else '+='} w[{uop['w']}] . act[{uop['a']}]"
 
+    def _count(self, uop: Uop) -> None:
+        """A micro-op whose index counts elements."""
+        bits = max(self.cfg.token_bits, self.cfg.position_bits) + 1
+        if uop.idx >= 1 << bits:
+            raise MachineError(f"more than {1 << bits} rows in one instruction: {uop}")
+
     # VXM ----------------------------------------------------------------------------------------------
 
     def _acc(self, cycle: int, uop: Uop) -> str:
         v, c = self.cfg.vlanes, self.cfg.superlane_columns
         scl = self._get("SCL", cycle, uop)
+        if uop["bcast"] or uop["max"]:
+            self.hazards.state_used(cycle, self.cycles)
         if uop["bcast"]:
             scl = np.full(v, scl[self.token % v])
         if uop["source"] == AccSource.GATHER:
@@ -456,18 +515,23 @@ class TokenRun:
         else:
             slot = uop["slot"]
             column, half = (slot // 2, slot % 2) if uop["width"] == Width.INT4 else (slot % c, 0)
+            if self.acc_width[uop["acc"]] != uop["width"]:
+                raise MachineError(f"accumulator {uop['acc']} is drained, but holds no sum of this width: {uop}")
             value = self.acc[half, uop["acc"]].reshape(v, c)[:, column]
+        self.hazards.need(f"R[{uop['scalar']}]", cycle)
         y = nx.dequant(value, scl, self.scalars[uop["scalar"]], uop["shift"])
         self._put("Y", cycle + self.t.acc, y)
         if uop["max"]:
-            self.max_rows = [y] if uop.idx == 0 else [*self.max_rows, y]
-            if uop.last:
-                bank, top = uop["bank"], int(nx.masked_max(np.concatenate(self.max_rows), self.keys))
+            self._count(uop)
+            top = int(nx.masked_max(y, max(0, self.keys - uop.idx * v)))
+            self.running_max = top = top if uop.idx == 0 else max(top, self.running_max)
+            bank = uop["bank"]
 
-                def commit() -> None:
-                    self.max[bank] = top
+            def commit() -> None:
+                self.max[bank] = top
+                self.hazards.define(f"MAX[{bank}]")
 
-                self.effects[cycle + self.t.max].append(commit)
+            self.effects[cycle + self.t.max].append(commit)
         return f"Y = {y.tolist()}"
 
     def _vx(self, cycle: int, uop: Uop) -> str:
@@ -494,13 +558,18 @@ class TokenRun:
 
     def _exp(self, cycle: int, uop: Uop, source: np.ndarray) -> np.ndarray:
         v, bank = self.cfg.vlanes, uop["bank"]
+        self._count(uop)
+        self.hazards.state_used(cycle, self.cycles)
         routed = uop["source"] == Source.T
+        if not routed:
+            self.hazards.need(f"MAX[{bank}]", cycle)
         top = int(source[0]) if routed else self.max[bank]
         limit = self.chosen if routed else self.keys
         p = np.where(uop.idx * v + np.arange(v) < limit, nx.exp2_neg(top - source), 0)
         first, total = uop.idx == 0, int(p.sum())
 
         def add() -> None:
+            self.hazards.define(f"SUM[{bank}]")
             self.sum[bank] = total + (0 if first else self.sum[bank])
 
         self.effects[cycle + self.t.vx_sum].append(add)
@@ -513,21 +582,33 @@ class TokenRun:
 
             def capture() -> None:
                 self.captured = row
+                self.hazards.define("P")
 
             self.effects[cycle + self.t.sfu_capture].append(capture)
             return f"P = {row.tolist()}"
         if op is SfuOp.RSQRT:
+            self.hazards.sumsq_read(cycle)
             value, latency = nx.rsqrt(self.sumsq, self.m.param[Param.EPS]), self.t.sfu_rsqrt
         elif op is SfuOp.RECIP:
+            self.hazards.need(f"SUM[{uop['bank']}]", cycle)
             value, latency = nx.recip(self.sum[uop["bank"]]), self.t.sfu_recip
         elif op is SfuOp.MUL:
+            self.hazards.need(f"R[{uop['a']}]", cycle)
             value, latency = nx.scalar_mul(self.scalars[uop["a"]], self.m.constants[uop["b"]]), self.t.sfu_mul
         else:
-            value = nx.scalar_mul(nx.prob_scalar(self.captured[uop["b"]]), self.scalars[uop["a"]])
+            self.hazards.need("P", cycle)
+            self.hazards.need(f"R[{uop['a']}]", cycle)
+            p = int(self._row("P", self.captured, uop["b"], uop))
+            if not 0 <= p <= nx.ONE:
+                raise MachineError(f"P[{uop['b']}] = {p} is no probability: {uop}")
+            value = nx.scalar_mul(nx.prob_scalar(p), self.scalars[uop["a"]])
             latency = self.t.sfu_prob
+        self.hazards.scalar_written(cycle, cycle + latency, dst)
 
         def write() -> None:
-            self.scalars[dst] = value
+            if dst:  # R[0] is the constant one
+                self.scalars[dst] = value
+                self.hazards.define(f"R[{dst}]")
 
         self.effects[cycle + latency].append(write)
         return f"R[{dst}] = {int(value.mantissa)}, {int(value.exponent)}"
@@ -536,27 +617,46 @@ class TokenRun:
 
     def _top(self, cycle: int, uop: Uop) -> str:
         p, v = self.m.param, self.cfg.vlanes
+        first = uop.idx == 0
         if uop["op"] == TopOp.INSERT:
-            if uop.idx == 0:
+            noisy = bool(uop["noise"]) and p[Param.NOISE] == 2
+            self._count(uop)
+            if noisy:
+                self.hazards.state_used(cycle, self.cycles)
+            self.hazards.insert(cycle, first, uop.last, bool(uop["noise"]), noisy)
+            if first:
                 self.listed = []
             row = self._get("Y", cycle, uop)
             ids = uop.idx * v + np.arange(v)
-            noisy = uop["noise"] and p[Param.NOISE] == 2
             keys = nx.sat(row + nx.gumbel(p[Param.SEED], self.m.position, ids), 32) if noisy else row
             self.listed += [(-int(k), int(i)) for k, i in zip(keys, ids, strict=True) if i < uop["limit"]]
+            if self.listed and self.listed[-1][1] >= 1 << self.cfg.token_bits:
+                raise MachineError(f"id {self.listed[-1][1]} of {1 << self.cfg.token_bits} enters: {uop}")
             return f"insert {row.tolist()}"
-        if uop.idx == 0:
+        sampling = not uop["expert"]
+        noisy = sampling and p[Param.NOISE] == 1
+        self.hazards.state_used(cycle, self.cycles)
+        self.hazards.emit(cycle, first, uop.last, sampling, noisy, bool(self.listed))
+        if first:
             self.listed.sort()
             self.best = None
         taken = self.listed[uop.idx] if uop.idx < len(self.listed) else None
         if uop["expert"]:
-            assert taken is not None
+            if taken is None:
+                raise MachineError(f"TOP.EMIT: {len(self.listed)} entries in the lists: {uop}")
+            self.hazards.choose(cycle, uop.idx, taken[1], self.layer)
             self.experts[uop.idx] = taken[1]
-            self.row_t[uop.idx] = -taken[0]
-            self.chosen = uop.idx + 1
+            index, logit = uop.idx, -taken[0]
+
+            def show() -> None:
+                self.row_t[index] = logit
+                self.chosen = index + 1
+                self.hazards.define(f"T[{index}]")
+
+            self.effects[cycle + self.t.top_row].append(show)
             return f"expert {uop.idx} = {taken[1]}"
         if taken is not None and uop.idx < max(1, p[Param.TOPK]):
-            noise = nx.gumbel(p[Param.SEED], self.m.position, uop.idx) if p[Param.NOISE] == 1 else 0
+            noise = nx.gumbel(p[Param.SEED], self.m.position, uop.idx) if noisy else 0
             z = int(nx.sat(noise - taken[0], 32))
             if self.best is None or z > self.best[0]:
                 self.best = z, taken[1]
@@ -570,16 +670,31 @@ class TokenRun:
         row = self._source(cycle, uop)
         if uop["op"] == SxmMode.ACT:
             return self._quantise(cycle, uop, row)
+        self.hazards.state_used(cycle, self.cycles)
         if uop.i1 == 0:
             self.vector_rows = []
         self.vector_rows.append(row)
         if uop.i1_last:
             q, e = nx.quantise_kv(np.concatenate(self.vector_rows), uop["shift"])
             write = self._write_key if uop["op"] == SxmMode.KEY else self._write_value
-            visible = cycle + self.t.sxm_kv + len(self.vector_rows)
+            rows = len(self.vector_rows)
+            key = uop["op"] == SxmMode.KEY
+            words = self._kv_words(uop, rows)
+            self.hazards.kv_written(cycle, rows, words, "scale" if key else "coef", uop["srow"])
+            for w in words:
+                self._row("weight", self.m.weight[0], w, uop, read=False)
+            table = self.m.scale if key else self.m.coef
+            self._row("scale" if key else "coef", table, uop["srow"], uop, read=False)
+            visible = cycle + self.t.sxm_kv + rows
             self.effects[visible].append(lambda: write(uop, q, int(e)))
             return f"{SxmMode(uop['op']).name} {q.tolist()} exponent {int(e)}"
         return "collect"
+
+    def _kv_words(self, uop: Uop, rows: int) -> list[int]:
+        """Weight words that a K or V vector of so many rows goes to."""
+        if uop["op"] == SxmMode.KEY:
+            return [uop["dst"] + i for i in range(-(-rows // self.cfg.word_rows))]
+        return [uop["dst"] + i * uop["vset"] for i in range(-(-rows // self.cfg.superlane_columns))]
 
     def _quantise(self, cycle: int, uop: Uop, row: np.ndarray) -> str:
         cfg = self.cfg
@@ -592,11 +707,13 @@ class TokenRun:
         m, e = nx.quantise_act(np.concatenate(self.blocks), uop["shift"])
         values = nx.act_value(m, e)
         address = uop["dst"] + uop.i1 // cfg.word_rows
+        self._row("act", self.m.act, address, uop, read=False)
         at = word_row // cfg.block_rows * BLOCK
-        first = uop.idx < cfg.block_rows
+        first = uop.idx == len(self.blocks) - 1
         total = int((values.astype(object) ** 2).sum()) if uop["sumsq"] else 0
 
         def write() -> None:
+            self.m.known["act"][address] = True
             self.m.act[address, at:] = 0
             self.m.act[address, at : at + len(values)] = values
 
@@ -609,7 +726,10 @@ class TokenRun:
                 if self._squares - cycle >= beats:
                     raise MachineError(f"cycle {cycle}: SXM sums squares of a block before those before it are taken")
 
+            self.hazards.squared(cycle)
+
             def add() -> None:
+                self.hazards.define("SUMSQ")
                 self.sumsq = min((1 << 64) - 1, total + (0 if first else self.sumsq))
 
             self.effects[cycle + self.t.sxm_sumsq].append(add)
@@ -618,10 +738,8 @@ class TokenRun:
     def _write_key(self, uop: Uop, q: np.ndarray, e: int) -> None:
         cfg = self.cfg
         column = self.slot % cfg.vlanes * cfg.superlane_columns + self.slot // cfg.vlanes % cfg.superlane_columns
-        words = -(-len(q) // cfg.lanes)
-        padded = np.zeros(words * cfg.lanes, np.int64)
-        padded[: len(q)] = q
-        self.m.weight[column, uop["dst"] : uop["dst"] + words] = (padded & 255).reshape(words, cfg.lanes)
+        for i, byte in enumerate(q & 255):
+            self.m.weight[column, uop["dst"] + i // cfg.lanes, i % cfg.lanes] = byte
         self.m.scale[uop["srow"], self.slot % cfg.vlanes] = 1 << e
 
     def _write_value(self, uop: Uop, q: np.ndarray, e: int) -> None:

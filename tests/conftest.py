@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--sim", help="run benches in this simulator only", choices=SIMULATORS, default=None)
     group.addoption("--config", help="run benches in this config only", default=None)
     group.addoption("--seed", help="seed of every generator", type=int, default=DEFAULT_SEED)
+    group.addoption("--program", help="run this one of a bench's random programs alone", type=int, default=None)
     group.addoption("--waves", help="record waveforms of benches", action="store_true", default=False)
 
 

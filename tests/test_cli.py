@@ -276,7 +276,11 @@ def test_asm_bad_input(tmp_path: Path) -> None:
     source.write_text("PHASE dur=5 final\n  SR.RUN s=5000\n")
     assert f"{source}:2: SR: s = 5000 is outside 0..1023" in bad("asm", source, "--config", "tiny", "-o", out)
     assert "names no configuration" in bad("asm", source, "-o", out)
-    source.write_text(".config tiny\nPHASE dur=5 final\n")
+    source.write_text(".config tiny\nPHASE dur=5 final\n  SR.RUN @2\n")
+    refused = bad("asm", source, "-o", out)
+    assert f"{source}: phase 0: 5 cycles, the shortest phase has 7" in refused
+    assert f"{source}: phase 0: SR @2: can issue from cycle 6 on" in refused
+    source.write_text(".config tiny\nPHASE dur=7 final\n")
     assert f"{source}:1: the program is for config 'tiny'" in bad(
         "asm", source, "--config", "large", "-o", out
     )

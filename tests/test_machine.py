@@ -19,8 +19,7 @@ from firmware.limits import within
 from firmware.lower import lower
 from firmware.scalar import scalar
 from hdl.config import CONFIGS, TINY, ULX3S_85F, Config, get_config
-from hdl.image import Param, Reason, Space
-from hdl.isa import Instr, Phase, Queue, encode_phase, get_isa
+from hdl.image import Reason, Space
 from sim.machine import Machine, MachineError
 from sim.reference import Reference, Sampling
 from tests.util_random import INITS, Runner, make_model, quantised, random_sampling, random_shape, shape
@@ -191,62 +190,7 @@ def test_a_run_can_continue_behind_the_cached_context() -> None:
     assert reference.generate([4, 5], 5, Sampling()) == again
 
 
-# -- what the machine refuses ------------------------------------------------------------------------------
-
-
-def machine_with(*instructions: Instr, dur: int = 40) -> Machine:
-    """A machine whose token is one phase with these instructions."""
-    machine, isa = Machine(TINY), get_isa(TINY)
-    queues = 0
-    for q in Queue:
-        mine = [i for i in instructions if i.queue is q]
-        words = []
-        for i in mine:
-            words += isa.words(Instr(q, dict(i.values) | {"end": int(i is mine[-1])}))
-        if words:
-            queues |= 1 << q
-            machine.load(Space.PROGRAM, int(q), 0, b"".join(w.to_bytes(5, "little") for w in words))
-    phase = Phase(dur, queues=queues, final=1, loop_begin=1, loop_end=1)
-    machine.phase_rows[0] = phase
-    assert encode_phase(phase)
-    machine.prompt[0] = 0
-    machine.param.update(
-        {Param.PROMPT_LEN: 1, Param.LIMIT: 1, Param.LAYERS: 1, Param.WINDOW: 8, Param.CONTEXT: 8}
-    )
-    return machine
-
-
-@pytest.mark.parametrize(
-    ("instructions", "message"),
-    [
-        ([Instr(Queue.XW, {"time": 20})], "XW samples stream Y"),
-        ([Instr(Queue.SR, {"time": 0})], "SR issues in cycle 0"),
-        ([Instr(Queue.SR, {"time": 10, "n1": 9}), Instr(Queue.SR, {"time": 16})], "SR issues in cycle 16"),
-        ([Instr(Queue.SR, {"time": 50})], "issues after its phase"),
-        (
-            [Instr(Queue.XR, {"time": 10}), Instr(Queue.VX, {"time": 12, "source": 1}),
-             Instr(Queue.XR, {"time": 16}), Instr(Queue.VX, {"time": 18, "op": 1, "source": 1})],
-            None,
-        ),
-    ],
-)  # fmt: skip
-def test_wrong_programs(instructions: list[Instr], message: str | None) -> None:
-    machine = machine_with(*instructions)
-    if message is None:
-        assert [r.cycles for r in machine.run()] == [40]
-    else:
-        with pytest.raises(MachineError, match=message):
-            list(machine.run())
-
-
-def test_two_rows_on_a_stream() -> None:
-    """A slow operation before a fast one puts both results on Z at once."""
-    exp = {"time": 12, "op": 4, "source": 1, "unit": 1}
-    later = 12 + Machine(TINY).t.vx_exp - Machine(TINY).t.vx_pass
-    rows = [Instr(Queue.XR, {"time": 10, "n1": 20})]
-    machine = machine_with(*rows, Instr(Queue.VX, exp), Instr(Queue.VX, {"time": later, "source": 1}))
-    with pytest.raises(MachineError, match="two rows on stream Z"):
-        list(machine.run())
+# -- what is refused before it runs (rules of time: tests/test_random_program.py) ----------------------------
 
 
 def test_rows_beyond_a_memory() -> None:

@@ -19,7 +19,7 @@ def random_instr(isa: Isa, queue: Queue, op: int, rng: np.random.Generator, **fi
     values: dict[str, int] = {}
     for field in fmt.fields:
         if field.enum is not None:
-            values[field.name] = int(rng.choice([int(m) for m in field.enum]))
+            values[field.name] = int(rng.choice([int(m) for m in field.members]))
         else:
             top = (1 << field.bits) - 1
             values[field.name] = int(rng.choice([0, top, int(rng.integers(0, top + 1))]))

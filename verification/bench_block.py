@@ -15,7 +15,7 @@ from sim.reference import Sampling
 from verification.context import context
 from verification.device import GREEDY, START_CYCLES, Device, Session, sampling
 from verification.lockstep import Lockstep, TracedMachine
-from verification.models import random_model
+from verification.models import Subject, random_model
 
 
 async def _block(
@@ -30,25 +30,45 @@ async def _block(
     settings: dict[str, Any] = {"temperature": temperature, "topk": topk, "seed": int(rng.integers(1 << 32))}
     dut._log.info("seed %d: %s, prompt %s, %s", ctx.seed, shape, prompt, settings)
 
-    machine = TracedMachine(ctx.config)
+    device = Device(dut)
+    await device.start()
+    session = Session(device)
+    done = await compare_tokens(session, subject, prompt, limit, Reason.LIMIT, "", **settings)
+    dut._log.info("%d results equal in %d cycles", done.checks, done.compared)
+
+
+async def compare_tokens(
+    session: Session, subject: Subject, prompt: list[int], limit: int, ending: Reason, replay: str, **settings: Any
+) -> Lockstep:
+    """Loads a model and runs it in lockstep with the machine, whose tokens are the reference's.
+
+    ``settings``: temperature, topk and seed. Raises AssertionError at the first difference; ``replay`` is its last
+    line.
+    """
+    cfg, shape = subject.compiled.cfg, subject.model.shape
+    machine = TracedMachine(cfg)
     for section in subject.compiled.sections:
         machine.load(section.space, section.sub, section.address, section.data)
-    parts = run_parts(ctx.config, prompt, limit, **settings, context=shape.context, vocab=shape.vocab)
+    parts = run_parts(cfg, prompt, limit, **settings, context=shape.context, vocab=shape.vocab)
     for space, sub, address, rows in parts:
         machine.load(Space(space), sub, address, rows)
     expected = machine.finish()
-    chosen: Sampling = sampling(**settings) if temperature else GREEDY
-    assert expected == subject.generate(prompt, limit, chosen), "the machine is not the reference"
+    drawn = settings["temperature"] and settings["topk"] != 1
+    chosen: Sampling = sampling(**settings) if drawn else GREEDY
+    room = min(limit, shape.context - len(prompt) + 1)
+    assert expected == subject.generate(prompt, room, chosen), f"the machine is not the reference\n{replay}"
 
-    lockstep = Lockstep(dut, machine.record, START_CYCLES)
-    device = Device(dut, lockstep.watch)
-    await device.start()
-    session = Session(device)
-    dut._log.info("loaded in %d cycles", await session.load(subject))
+    device = session.device
+    device.watch = None
+    await session.load(subject)
+    lockstep = Lockstep(device.dut, machine.record, START_CYCLES, replay)
+    device.watch = lockstep.watch
     tokens, reason = await session.generate(subject, prompt, limit, **settings)
-    assert (tokens, reason) == (expected, Reason.LIMIT)
-    assert lockstep.done, f"{lockstep.compared} of {max(machine.record.at) + 1} cycles compared"
-    dut._log.info("%s: %d results equal in %d cycles", tokens, lockstep.checks, lockstep.compared)
+    await device.wait(lambda: lockstep.done)  # what is under way behind the last token
+    device.watch = None
+    assert (tokens, reason) == (expected, ending), replay
+    assert lockstep.done, f"{lockstep.compared} of {machine.record.cycles} cycles compared\n{replay}"
+    return lockstep
 
 
 @cocotb.test()

@@ -21,7 +21,7 @@ from hdl.config import Config, address_bits
 from hdl.icu.icu import HOST_PARAMS, Icu
 from hdl.icu.params import LATENCY, NO_STOP, param_bits
 from hdl.image import LoadBus, Param, Reason, Space, row_bytes
-from hdl.isa import EXPERT_BASES, Address, Base, Count, Instr, Phase, Program, Queue, VxOp, get_isa
+from hdl.isa import Address, Count, Instr, Phase, Program, Queue, VxOp, get_isa
 from hdl.timing import get_timing
 from hdl.uop import run_state_layout, uop_layout
 from sim.machine import Machine, TokenRun, Uop
@@ -31,14 +31,6 @@ from verification.script import Script, pack
 
 START = 4
 """Cycles from a start pulse to the first cycle of the first token."""
-LEGAL_BASES = {
-    "w": (Base.ZERO, Base.LAYER, Base.EXPERT0, Base.EXPERT1, Base.EXPERT2, Base.TOKEN),
-    "s": (Base.ZERO, Base.LAYER, Base.EXPERT0, Base.EXPERT1, Base.EXPERT2, Base.TOKEN),
-    "c": (Base.ZERO, Base.LAYER, Base.ROPE),
-    "dst": (Base.ZERO, Base.LAYER, Base.KEY, Base.VALUE),
-    "srow": (Base.ZERO, Base.KEY, Base.VALUE),
-}
-"""Base registers that an address field may name (table in ``hdl/isa.py``)."""
 
 
 def record_layout(cfg: Config) -> data.StructLayout:
@@ -121,11 +113,8 @@ def random_fields(cfg: Config, rng: np.random.Generator, queue: Queue) -> dict[s
         fields["op"] = int(rng.choice([int(op) for op in fmt.ops]))
     for operand in fmt.operands:
         for field in operand.fields() if isinstance(operand, Address) else (operand,):
-            if field.enum is Base:
-                missing = EXPERT_BASES[cfg.experts_per_token_max :]
-                fields[field.name] = int(rng.choice([int(b) for b in LEGAL_BASES[operand.name] if b not in missing]))
-            elif field.enum is not None:
-                fields[field.name] = int(rng.choice([int(e) for e in field.enum]))
+            if field.enum is not None:
+                fields[field.name] = int(rng.choice([int(e) for e in field.members]))
             else:
                 fields[field.name] = int(rng.integers(1 << field.bits))
     return fields
@@ -177,6 +166,12 @@ class _Issues(TokenRun):
             elif cycle > self._chosen and self.m.rng.random() < 0.05:
                 self._choose(cycle, int(self.m.rng.integers(self.cfg.experts_per_token_max)))
         super()._step(cycle, issues)
+
+    def _ended(self) -> None:
+        pass  # nothing was executed, and the next token is the script's
+
+    def _expert(self, cycle: int, index: int) -> int:
+        return self.experts[index]  # the base register's, whenever it was chosen
 
     _last_layer = 0
     _chosen = 0

@@ -34,6 +34,12 @@ def _uart(name: str, clock_hz: float, baud: float) -> Bench:
     )
 
 
+def _random(name: str, what: str, *, slow: bool = False, **params: int | str) -> Bench:
+    """Random programs or models on the core that the bench of a block uses."""
+    return Bench(name, ProbedCore, f"verification.bench_{what}", params=params, timeout_s=3600 if slow else 600,
+                 slow=slow, exported=True, build="block")  # fmt: skip
+
+
 BENCHES = [
     Bench("selftest", lambda cfg: Echo(), "verification.bench_selftest"),
     Bench("host", HostLink, "verification.bench_host"),
@@ -49,6 +55,10 @@ BENCHES = [
     Bench("vxm_chain", Vxm, "verification.bench_vxm_chain"),
     Bench("datapath", lambda cfg: Datapath(shallow(cfg)), "verification.bench_datapath"),
     Bench("block", ProbedCore, "verification.bench_block", exported=True),
+    _random("programs", "programs", count=2, corrupted=2, thorough="verilator"),
+    _random("models", "models", count=1, most=12, context=6),
+    _random("many_programs", "programs", count=60, corrupted=30, long=1, thorough="all", slow=True),
+    _random("many_models", "models", count=5, most=24, context=64, slow=True),
     Bench("core", Core, "verification.bench_core", exported=True),
     Bench("ecp5", lambda cfg: HardBlocks(), "verification.bench_ecp5", sources=BLOCK_MODELS, exported=True),
     _uart("uart", 100e6, 3e6),

@@ -35,6 +35,13 @@ class Context:
         """A generator that depends on the seed and on ``stream`` only: the same in both simulators."""
         return np.random.default_rng([self.seed, *stream])
 
+    def replay(self, **options: object) -> str:
+        """The command that repeats the run, or a part of it: ``options`` are more variables of make."""
+        return " ".join([
+            f"make test BENCH={self.bench} SIM={self.sim} CONFIG={self.config_name} SEED={self.seed}",
+            *(f"{name.upper()}={value}" for name, value in options.items()),
+        ])  # fmt: skip
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 

@@ -53,6 +53,24 @@ class Device:
         dut.rst.value = 0
         cocotb.start_soon(self._run())
 
+    async def wait(self, done: Callable[[], bool], most: int = 1000) -> None:
+        """Until ``done``, or for ``most`` cycles."""
+        for _ in range(most):
+            if done():
+                return
+            await RisingEdge(self.dut.clk)
+
+    async def reset(self) -> None:
+        """Resets the core again, and forgets what is under way."""
+        self.watch = None
+        self.dut.rst.value = 1
+        for _ in range(2):
+            await RisingEdge(self.dut.clk)
+        await FallingEdge(self.dut.clk)
+        self.dut.rst.value = 0
+        self._inbound.clear()
+        self._outbound.clear()
+
     async def _run(self) -> None:
         dut = self.dut
         rx_valid, rx_payload, rx_ready = dut.rx__valid, dut.rx__payload, dut.rx__ready

@@ -116,6 +116,11 @@ class Trace:
         """First cycle of each token, and the cycle behind the last one's last."""
         self._why = ""
 
+    @property
+    def cycles(self) -> int:
+        """Cycles up to the last one in which something is to be seen."""
+        return max(self.at, default=-1) + 1
+
     def uop(self, cycle: int, uop: Uop, text: str) -> None:
         """A micro-op valid at its slice; what it causes from now on is put down to it."""
         name = f"uop_{uop.queue.name.lower()}"
@@ -257,8 +262,10 @@ class _TracedToken(TokenRun):
 class Lockstep:
     """Compares a :class:`ProbedCore` in a simulator with a trace; ``watch`` is a :class:`Device`'s."""
 
-    def __init__(self, dut: Any, trace: Trace, lead: int) -> None:
+    def __init__(self, dut: Any, trace: Trace, lead: int, replay: str = "") -> None:
         self.trace = trace
+        self.replay = replay
+        """Last line of a difference: how to see it again."""
         self.lead = lead
         """Cycles from ``busy`` to the first cycle of the first token."""
         self.compared = 0
@@ -273,7 +280,7 @@ class Lockstep:
     @property
     def done(self) -> bool:
         """Everything in the trace has been compared."""
-        return self.compared > max(self.trace.at)
+        return self.compared >= self.trace.cycles
 
     def watch(self, cycle: int) -> None:
         """Compares one cycle. Raises AssertionError at the first difference."""
@@ -312,7 +319,8 @@ class Lockstep:
         history: deque[str] = deque(maxlen=HISTORY)
         for cycle in sorted(c for c in self.trace.texts if c <= now):
             history.extend(self.trace.texts[cycle])
-        return "\n".join([*lines, "last micro-ops:", *(f"  {line[:160]}" for line in history)])
+        lines += ["last micro-ops:", *(f"  {line[:160]}" for line in history)]
+        return "\n".join([*lines, self.replay] if self.replay else lines)
 
 
 def decoded(layout: data.Layout, bits: int) -> Any:

@@ -45,7 +45,7 @@ class Bench:
 
     ``timeout_s`` ends a simulation that hangs; ``slow`` leaves the bench to ``make regress``; ``exported``:
     the Verilog is that of ``make sim`` (``hdl.export``: SRAM banks are instances, equal modules are shared), not
-    Amaranth's own.
+    Amaranth's own; ``build``: the bench, of the same factory, whose compiled design is used.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Bench:
     timeout_s: int = 600
     slow: bool = False
     exported: bool = False
+    build: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +75,14 @@ class BenchFailure(AssertionError):
 
 def replay_line(context: Context) -> str:
     """The command that repeats a run."""
-    return (
-        f"make test BENCH={context.bench} SIM={context.sim} "
-        f"CONFIG={context.config_name} SEED={context.seed}"
-    )
+    only = context.params.get("program")
+    return context.replay() if only is None else context.replay(program=only)
 
 
-def run(bench: Bench, *, sim: str, config: str, seed: int = DEFAULT_SEED, waves: bool = False) -> BenchResult:
-    """Runs a registered bench; see ``run_bench``."""
+def run(
+    bench: Bench, *, sim: str, config: str, seed: int = DEFAULT_SEED, waves: bool = False, program: int | None = None
+) -> BenchResult:
+    """Runs a registered bench; see ``run_bench``. ``program``: this one of a bench's random programs alone."""
     return run_bench(
         bench.name,
         component_factory=bench.factory,
@@ -90,10 +91,11 @@ def run(bench: Bench, *, sim: str, config: str, seed: int = DEFAULT_SEED, waves:
         config=config,
         seed=seed,
         waves=waves,
-        params=bench.params,
+        params=bench.params if program is None else {**bench.params, "program": program},
         sources=bench.sources,
         timeout_s=bench.timeout_s,
         exported=bench.exported,
+        build=bench.build,
     )
 
 
@@ -113,6 +115,7 @@ def run_bench(
     env: Mapping[str, str] | None = None,
     timeout_s: int = 600,
     exported: bool = False,
+    build: str | None = None,
 ) -> BenchResult:
     """Builds a design and runs the cocotb tests of ``module`` on it.
 
@@ -131,6 +134,7 @@ def run_bench(
         env: environment variables for the simulator.
         timeout_s: seconds after which the simulation is ended.
         exported: convert ``component_factory``'s design as ``hdl.export`` does.
+        build: name of the bench under which it is built, if not its own.
 
     Raises:
         BenchFailure: the build or a test failed; the message has the failing tests, the end of the log, its
@@ -140,13 +144,15 @@ def run_bench(
     if sim not in SIMULATORS:
         raise ValueError(f"simulator {sim!r} is not one of {', '.join(SIMULATORS)}")
     tools.require(*(("iverilog",) if sim == "icarus" else ("c++", "make", "perl")))
-    top = top or name
+    top = top or build or name
     context = Context(name, sim, config, seed, dict(params or {}))
-    folder = BUILD_ROOT / f"{name}-{sim}-{config}{'-waves' if waves else ''}"
-    folder.mkdir(parents=True, exist_ok=True)
+    kind = f"{sim}-{config}{'-waves' if waves else ''}"
+    folder, built_in = BUILD_ROOT / f"{name}-{kind}", BUILD_ROOT / f"{build or name}-{kind}"
+    for path in (folder, built_in):
+        path.mkdir(parents=True, exist_ok=True)
     print(f"{name} in {sim}, config {config}, seed {seed}: {folder}/test.log")
-    with _locked(folder), _environment(sim, context, timeout_s, env or {}):
-        source = verilog or folder / f"{top}.v"
+    with _locked(built_in), _environment(sim, context, timeout_s, env or {}):
+        source = verilog or built_in / f"{top}.v"
         if component_factory is not None:
             design = component_factory(get_config(config))
             text = to_verilog(design, top) if exported else verilog_backend.convert(design, name=top, emit_src=False)
@@ -159,18 +165,18 @@ def run_bench(
         runner = get_runner(sim)
         runner.log.setLevel(logging.ERROR)
         # cocotb compares times only: it misses a build that was interrupted and one with other arguments.
-        built = folder / "built"
+        built = built_in / "built"
         arguments = repr((top, all_sources, _BUILD_ARGS[sim]))
         stale = not built.exists() or built.read_text() != arguments
         built.unlink(missing_ok=True)
         results = folder / "results.xml"
-        log = folder / "build.log"
+        log = built_in / "build.log"
         failure = ""
         try:
             runner.build(
                 sources=all_sources,
                 hdl_toplevel=top,
-                build_dir=folder,
+                build_dir=built_in,
                 build_args=_BUILD_ARGS[sim],
                 timescale=_TIMESCALE,
                 waves=waves,
@@ -183,7 +189,7 @@ def run_bench(
                 test_module=module,
                 hdl_toplevel=top,
                 hdl_toplevel_lang="verilog",
-                build_dir=folder,
+                build_dir=built_in,
                 test_dir=folder,
                 results_xml=str(results),
                 seed=seed,

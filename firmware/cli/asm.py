@@ -9,6 +9,7 @@ import click
 from hdl.config import get_config
 
 from ..asm import assemble, config_of
+from ..check import check_program
 from ..errors import LpuError
 from ..image_file import Image, program_notes, program_sections, write_image
 from . import tables
@@ -35,6 +36,7 @@ def command(file: Path, config_name: str | None, output: Path) -> None:
     if cfg is None:
         raise LpuError(f"{file}: names no configuration with .config, and --config is not given")
     program = assemble(text, cfg, str(file))
+    check_program(program, cfg, str(file))
     meta = {"source": file.name, "notes": program_notes(program)}
     write_image(output, Image(cfg, meta, tuple(program_sections(cfg, program))))
     instructions = sum(len(code) for code in program.code.values())

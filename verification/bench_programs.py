@@ -1,0 +1,152 @@
+"""Random programs in lockstep: every micro-op, row and write of whole tokens, each in its cycle."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import cocotb
+from cocotb.task import bridge
+
+from firmware.link import Record
+from firmware.schedule import token_cycles
+from hdl.image import Param, Reason
+from hdl.isa import IsaError
+from sim.hazards import MachineError
+from sim.machine import Machine
+from verification.context import Context, context
+from verification.device import START_CYCLES, Device, Session
+from verification.lockstep import Lockstep, TracedMachine
+from verification.random_program import RandomProgram, random_program
+from verification.rules import RULES, program
+
+
+async def start(dut: Any) -> Session:
+    """A core out of reset, with a driver."""
+    device = Device(dut)
+    await device.start()
+    return Session(device)
+
+
+async def compare(session: Session, program: RandomProgram, replay: str) -> Lockstep:
+    """Loads a program into core and machine and runs both; raises AssertionError at the first difference."""
+    device, driver = session.device, session.driver
+    machine = TracedMachine(program.cfg)
+    program.load(machine)
+    tokens = machine.finish()
+    starts = machine.record.starts
+    cycles = [b - a for a, b in itertools.pairwise(starts)]
+
+    device.watch = None
+    await bridge(lambda: driver.load(program.all_parts()))()
+    lockstep = Lockstep(device.dut, machine.record, START_CYCLES, replay)
+    device.watch = lockstep.watch
+    records, reason = await run(session)
+    await device.wait(lambda: lockstep.done)  # what is under way behind the last token
+    device.watch = None
+    assert [r.cycles for r in records] == cycles, f"cycles of the tokens\n{replay}"
+    assert [r.token for r in records if r.sampled] == tokens, f"tokens\n{replay}"
+    assert reason is machine.reason, f"{reason} instead of {machine.reason}\n{replay}"
+    assert lockstep.done, f"{lockstep.compared} of {machine.record.cycles} cycles compared\n{replay}"
+    assert not device.dut.fault.value, f"an instruction missed its issue cycle\n{replay}"
+    return lockstep
+
+
+async def run(session: Session) -> tuple[list[Record], Reason | None]:
+    """A run of what is loaded: its records, and why it ended."""
+
+    def work() -> tuple[list[Record], Reason | None]:
+        started = session.driver.start()
+        return list(started), started.reason
+
+    return await bridge(work)()
+
+
+@cocotb.test()
+async def programs_run_as_in_the_machine(dut: Any) -> None:
+    """``count`` programs; ``program``: only the one of this number."""
+    ctx = context()
+    only = ctx.params.get("program")
+    session = await start(dut)
+    refused: list[str] = []
+    results = cycles = 0
+    for i in range(ctx.params["count"]) if only is None else [only]:
+        program, reasons = random_program(ctx.config, ctx.rng(i), long=ctx.params.get("long", False))
+        refused += reasons
+        done = await compare(session, program, f"replay: {ctx.replay(program=i)}")
+        results, cycles = results + done.checks, cycles + done.compared
+        instructions = sum(len(code) for code in program.program.code.values())
+        dut._log.info("program %d: %d instructions, %d cycles equal", i, instructions, done.compared)
+    dut._log.info("seed %d: %d results equal in %d cycles; refused: %s", ctx.seed, results, cycles, refused)
+
+
+@cocotb.test()
+async def rules_hold_at_their_limits(dut: Any) -> None:
+    """What the machine refuses a cycle earlier runs equal: the limits are those of the hardware."""
+    ctx = context()
+    if not _thorough(ctx) or ctx.params.get("program") is not None:
+        return
+    session = await start(dut)
+    for name in RULES:
+        limit, _ = program(ctx.config, name, 0)
+        await compare(session, limit, f"rule {name}; replay: {ctx.replay()}")
+
+
+@cocotb.test()
+async def corrupted_programs_end(dut: Any) -> None:
+    """Flipped bits in instruction words: equal where the machine runs it; else the run ends when it must.
+
+    Time is the sequencer's, whatever the queues do. Behind a program that the machine refuses the core is reset: a
+    queue may still be repeating.
+    """
+    ctx = context()
+    only = ctx.params.get("program")
+    session = await start(dut)
+    equal = refused = 0
+    count = ctx.params.get("corrupted", 0) if _thorough(ctx) else 0
+    for i in range(count) if only is None else [only]:
+        rng = ctx.rng(1 << 20, i)
+        whole, _ = random_program(ctx.config, rng)
+        broken = whole.corrupted(rng, int(rng.integers(1, 4)))
+        replay = f"replay: {ctx.replay(program=i)}"
+        machine = Machine(ctx.config)
+        broken.load(machine)
+        try:
+            for _ in machine.run():
+                pass
+        except (IsaError, MachineError) as error:
+            await _ends(session, broken, f"{error}\n{replay}")
+            session = await _again(session)
+            refused += 1
+        else:
+            await compare(session, broken, replay)
+            equal += 1
+        await compare(session, whole, replay)
+    dut._log.info("seed %d: %d corrupted programs equal, %d refused and ended", ctx.seed, equal, refused)
+
+
+def _thorough(ctx: Context) -> bool:
+    """Whether this simulator runs what takes many loads: Icarus only does in `make regress`."""
+    return ctx.params.get("thorough", "") in ("all", ctx.sim)
+
+
+async def _ends(session: Session, broken: RandomProgram, why: str) -> None:
+    """A run of a program that no machine runs: every token takes the cycles that its phases say."""
+    p = broken.params
+    await bridge(lambda: session.driver.load(broken.all_parts()))()
+    records, reason = await run(session)
+    phases = broken.program.phases
+    promised = [
+        token_cycles(broken.cfg, phases, p[Param.LAYERS], p[Param.WINDOW], p[Param.FLOOR], i, r.sampled)
+        for i, r in enumerate(records)
+    ]
+    assert [r.cycles for r in records] == promised, f"cycles of the tokens: {why}"
+    assert reason in (Reason.LIMIT, Reason.CONTEXT), f"{reason}: {why}"
+    status = await bridge(session.driver.status)()
+    assert not status.busy, why
+
+
+async def _again(session: Session) -> Session:
+    """A driver on the core, reset."""
+    await session.device.reset()
+    return Session(session.device)
