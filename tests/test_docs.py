@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from verification.evidence import document
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "verification").glob("*.md")])
 
@@ -24,6 +26,11 @@ def files() -> ModuleType:
 
 def test_files_page_is_fresh(files: ModuleType) -> None:
     assert files.TARGET.read_text() == files.document(), "stale: run python docs/files.py"
+
+
+def test_results_are_those_of_the_kept_records() -> None:
+    page = document.PAGE.read_text(encoding="utf-8")
+    assert page == document.rewritten(page), "stale: run python -m verification.evidence"
 
 
 def test_every_file_says_what_it_is(files: ModuleType) -> None:
