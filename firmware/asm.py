@@ -31,7 +31,6 @@ from collections.abc import Iterable, Iterator
 from hdl.config import Config, get_config
 from hdl.isa import (
     PHASE_FIELDS,
-    Base,
     Count,
     Field,
     Instr,
@@ -66,16 +65,8 @@ def format_instr(isa: Isa, instr: Instr, hidden: Iterable[str] = ()) -> str:
         value = int(instr.get(field.name))
         if field.name in ("op", "time", *hidden) or value == fmt.defaults[field.name]:
             continue
-        words.append(f"{field.name}={_value(instr.queue, field, value)}")
+        words.append(f"{field.name}={field.text(value)}")
     return " ".join(words)
-
-
-def _value(queue: Queue | None, field: Field, value: int) -> str:
-    if field.enum is None:
-        return str(value)
-    if field.enum is Base and queue is Queue.CR and value == Base.ROPE:
-        return "ROPE"  # an alias of TOKEN, which Python would print
-    return field.enum(value).name
 
 
 def parse_instr(isa: Isa, text: str) -> Instr:
@@ -134,7 +125,7 @@ def format_phase(phase: Phase) -> str:
     for field in PHASE_FIELDS:
         value = int(getattr(phase, field.name))
         if (value or field.name == "dur") and field.name not in _DERIVED:
-            flag = field.name if _is_flag(field) else f"{field.name}={_value(None, field, value)}"
+            flag = field.name if _is_flag(field) else f"{field.name}={field.text(value)}"
             words.append(flag)
     return " ".join(words)
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from hdl.config import Config
-from hdl.isa import Count, Instr, IsaError, Phase, Program, Queue, SxmMode, TopOp, get_isa
+from hdl.isa import Instr, IsaError, Phase, Program, Queue, SxmMode, TopOp, get_isa
 from hdl.timing import get_timing
 
 from .asm import split_phases
 from .errors import LpuError
+from .schedule import key_counts, loop_span
 
 _MOST = 20
 
@@ -43,8 +46,7 @@ def problems(program: Program, cfg: Config) -> Iterator[str]:
         return
     shortest = get_timing(cfg).phase_min
     # Of a phase that follows a count, the longest it can be: whether it is long enough otherwise, a run must say.
-    sizes = {Count.SETS: cfg.columns, Count.WORDS: cfg.lanes, Count.ROWS: cfg.vlanes}
-    most = {int(count): -(-cfg.context_max // size) for count, size in sizes.items()}
+    most = {count: int(values[0]) for count, values in key_counts(cfg, np.array([cfg.context_max])).items()}
     entered = True
     for index, (phase, here) in enumerate(zip(program.phases, queues, strict=True)):
         longest = phase.cycles(most)
@@ -76,8 +78,7 @@ def _least(instr: Instr) -> int:
     """Cycles from the first micro-op to the last, at least: loops that registers count run once or more often."""
     n1 = 1 if instr.get("n1_sel") else instr.get("n1")
     n2 = 1 if instr.get("n2_sel") else instr.get("n2")
-    inner = (n1 - 1) * instr.get("d1")
-    return inner + (n2 - 1) * max(instr.get("d2"), inner + 1)
+    return int(loop_span(n1, instr.get("d1"), n2, instr.get("d2")))
 
 
 def _times(cfg: Config, where: str, instrs: list[Instr], entered: bool, length: int) -> Iterator[str]:

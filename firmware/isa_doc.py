@@ -194,7 +194,7 @@ def _meaning(field: Field) -> str:
     if field.enum is None:
         return field.doc
     if field.enum is Base:
-        names = ", ".join("ROPE" if field.name == "c_sel" and b is Base.ROPE else b.name for b in field.members)
+        names = ", ".join(map(field.text, field.members))
         return f"{field.doc}: {names}; see [Base registers](#base-registers)"
     if field.name == "op":
         return field.doc

@@ -70,8 +70,8 @@ class Scheduler:
 
     def span(self, fields: Mapping[str, int]) -> Times:
         """Cycles from an instruction's first micro-op to its last."""
-        inner = np.zeros(len(self.keys), np.int64) + (self.count(fields, "n1") - 1) * fields.get("d1", 1)
-        return inner + (self.count(fields, "n2") - 1) * np.maximum(fields.get("d2", 1), inner + 1)
+        n1, n2 = (np.zeros(len(self.keys), np.int64) + self.count(fields, n) for n in ("n1", "n2"))
+        return loop_span(n1, fields.get("d1", 1), n2, fields.get("d2", 1))
 
     def earliest(self, bundle: Sequence[Slot], *after: Times | int) -> Times:
         """Where :meth:`place` would put a bundle."""
@@ -154,6 +154,12 @@ class Scheduler:
                 f"the program needs {len(self.phases)} phases, config {self.cfg.name} has {self.cfg.phase_depth}"
             )
         return Program(tuple(self.phases), {q: tuple(v) for q, v in self.code.items()})
+
+
+def loop_span(n1: Times | int, d1: int, n2: Times | int, d2: int) -> Times:
+    """Cycles from the first micro-op of two nested loops to the last (``hdl.isa``)."""
+    inner = (n1 - 1) * d1
+    return inner + (n2 - 1) * np.maximum(d2, inner + 1)
 
 
 def key_counts(cfg: Config, keys: np.ndarray) -> dict[int, np.ndarray]:

@@ -180,12 +180,20 @@ class Field:
         """Values that the field may have; none where any number is one."""
         return tuple(self.enum or ()) if self.only is None else self.only
 
+    def text(self, value: int) -> str:
+        """A value as it is written: a member's name, or the number."""
+        if self.enum is None:
+            return str(value)
+        if self.name == "c_sel" and value == Base.ROPE:
+            return "ROPE"  # an alias of TOKEN, which Python would print
+        return self.enum(value).name
+
     def check(self, value: int, queue: Queue) -> None:
         """Raises :class:`IsaError` for a value that the field cannot have."""
         if not 0 <= value < 1 << self.bits:
             raise IsaError(f"{queue.name}: {self.name} = {value} is outside 0..{(1 << self.bits) - 1}")
         if self.enum is not None and value not in self.members:
-            names = ", ".join("ROPE" if queue is Queue.CR and e is Base.ROPE else e.name for e in self.members)
+            names = ", ".join(map(self.text, self.members))
             raise IsaError(f"{queue.name}: {self.name} = {value} is none of {names}")
 
 

@@ -19,6 +19,7 @@ from amaranth.sim import Simulator
 from amaranth_boards import ulx3s
 
 import fpga.pll
+from firmware.cli.program import BOARDS as LOADED
 from firmware.compiler import compile_model
 from firmware.driver import Driver
 from firmware.errors import LpuError
@@ -180,6 +181,7 @@ def test_boards() -> None:
     """Known names; each board's clock can be made, its UART timed, and its LPU is a named config."""
     with pytest.raises(LpuError, match=f"unknown board 'ulx4s'; known: {', '.join(BOARDS)}"):
         get_board("ulx4s")
+    assert list(LOADED) == list(BOARDS), "`lpu program` knows every board"
     for name, board in BOARDS.items():
         assert get_board(name) is board and board.name == name
         platform = getattr(ulx3s, board.platform)()

@@ -22,7 +22,8 @@ from hdl.config import CONFIGS, TINY, ULX3S_85F, Config, get_config
 from hdl.image import Reason, Space
 from sim.machine import Machine, MachineError
 from sim.reference import Reference, Sampling
-from tests.util_random import INITS, Runner, make_model, quantised, random_sampling, random_shape, shape
+from tests.util_random import Runner
+from verification.random_model import INITS, make_model, quantised, random_sampling, random_shape, shape
 
 ROOMY = {
     cfg.name: dataclasses.replace(

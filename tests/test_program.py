@@ -19,7 +19,7 @@ from hdl.config import CONFIGS, LARGE, TINY, ULX3S_25F, ULX3S_85F, Config
 from hdl.image import Space
 from hdl.isa import Count, Queue, VxOp, get_isa
 from hdl.timing import get_timing
-from tests.util_random import make_model, quantised, shape
+from verification.random_model import make_model, quantised, shape
 
 
 def compiled(cfg: Config, weights: int = 8, seed: int = 0, **changes: Any) -> Compiled:

@@ -18,7 +18,7 @@ from sim import numerics as nx
 from sim.float_model import FloatModel
 from sim.qmodel import QModel
 from sim.reference import Reference, logits_float
-from tests.util_random import INITS, make_model, quantised, shape
+from verification.random_model import INITS, make_model, quantised, shape
 
 MIDDLE: dict[str, Any] = {"vocab": 96, "d": 64, "head_dim": 16, "ffn": 64, "context": 48}
 DENSE: dict[str, Any] = {**MIDDLE, "experts": 1, "top_k": 1}

@@ -13,7 +13,7 @@ from hdl.config import LARGE, LOGIT_FRAC, TINY, ULX3S_85F
 from sim.float_model import FloatModel
 from sim.qmodel import QModel
 from sim.reference import Reference, Sampling, choose, logits_float
-from tests.util_random import make_model, quantised, shape
+from verification.random_model import make_model, quantised, shape
 
 
 def model_of(seed: int = 0, weights: int = 8, init: str = "unit", **changes: Any) -> tuple[ArrayCheckpoint, QModel]:

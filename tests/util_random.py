@@ -13,16 +13,6 @@ from hdl.isa import Queue
 from sim import numerics as nx
 from sim.machine import Machine, Retired
 from sim.reference import Reference, Sampling, choose
-from verification.random_model import (
-    INITS,
-    make_model,
-    quantised,
-    random_sampling,
-    random_shape,
-    shape,
-)
-
-__all__ = ["INITS", "Runner", "make_model", "quantised", "random_sampling", "random_shape", "shape"]
 
 
 class Runner:

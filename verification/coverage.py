@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hdl.config import Config
-from hdl.isa import Base, Field, Program, Queue, get_isa
+from hdl.isa import Field, Program, get_isa
 
 LATENCIES = frozenset({
     "acc", "act", "vector", "R+5", "R+7", "R+9", "MAX", "SUM", "SUMSQ", "P", "kvABC", "kvSR", "kvCR", "T",
@@ -16,11 +16,10 @@ _LOOPS = ("time", "n1", "d1", "n2", "d2")
 _DERIVED = ("end",)
 
 
-def values(field: Field, queue: Queue) -> dict[int, str]:
+def values(field: Field) -> dict[int, str]:
     """The values of a field that a test should see: all members of an enumeration, else both ends."""
     if field.enum is not None:
-        alias = field.enum is Base and queue is Queue.CR
-        return {int(m): "ROPE" if alias and m is Base.ROPE else m.name for m in field.members}
+        return {int(m): field.text(m) for m in field.members}
     return {0: "0", (1 << field.bits) - 1: "max"}
 
 
@@ -32,7 +31,7 @@ def wanted(cfg: Config) -> set[str]:
             if field.name in _LOOPS and field.name != "time":
                 out |= {f"{queue.name}.{field.name}=1", f"{queue.name}.{field.name}>1"}
             elif field.name not in (*_LOOPS, *_DERIVED):
-                out |= {f"{queue.name}.{field.name}={name}" for name in values(field, queue).values()}
+                out |= {f"{queue.name}.{field.name}={name}" for name in values(field).values()}
     return out
 
 
@@ -42,7 +41,7 @@ def reached(cfg: Config, programs: Iterable[Program]) -> set[str]:
     for program in programs:
         for queue, code in program.code.items():
             for field in isa.formats[queue].fields:
-                names = values(field, queue)
+                names = values(field)
                 for instr in code:
                     value = int(instr.get(field.name))
                     if field.name in _LOOPS:

@@ -270,10 +270,15 @@ class Builder:
         rows = self._rows("vector", "x", fields, offset, 1 << self.bits("x", Queue.XW))
         b.writes += [(r, low, high, self.t.xw, 0) for r, (low, high) in rows.items()]
 
-    def table_access(self, b: Bundle, queue: Queue, offset: int, cached: bool = False) -> None:
-        """The last instruction, SR or CR, reads rows; ``cached``: those of K or V, too."""
-        if cached:
-            b.reads.append((("kv", queue), *self._ends(dict(b.slots[-1].fields), offset)))
+    def read_rows(self, queue: Queue, fields: Fields) -> None:
+        """A bundle of its own: XR, SR or CR reads rows, those of K and V among them."""
+        b = Bundle()
+        b.add(queue, 0, fields)
+        if queue is Queue.XR:
+            self.xr_access(b, 0, fields)
+        else:
+            b.reads.append((("kv", queue), *self._ends(fields, 0)))
+        self.place(b)
 
     def gather_access(self, b: Bundle, offset: int, fields: Fields) -> None:
         """GATHER looks at the token's id for a while."""
@@ -405,7 +410,7 @@ class Builder:
         out |= self._into("dst", "w", self.kv, fields, span)
         out |= self._into("srow", name, region, fields, 0)
         b.add(Queue.SXM, offset, fields | out)
-        low, high = self._ends({k: fields[k] for k in ("n1", "n1_sel", "d1") if k in fields}, offset)
+        high = self._ends({k: fields[k] for k in ("n1", "n1_sel", "d1") if k in fields}, offset)[1]
         ends = self._ends(fields, offset)[1]
         g = self._counts(fields, "n1")
         # The last row of the first vector; that of the last one.
@@ -414,7 +419,6 @@ class Builder:
         b.writes.append((("kv", Queue.ABC), high, ends + g, t.sxm_kv, cfg.vlanes - t.sxm_kv))
         b.writes.append((("kv", reader), high, ends + g, t.sxm_kv, 2 - t.sxm_kv))
         self._in_token(b, ends)
-        assert (low <= high).all()
 
     def _into(self, name: str, memory: str, region: Region, fields: Fields, span: int) -> Fields:
         """A destination of SXM in ``region`` with ``span`` more rows behind it."""

@@ -33,7 +33,6 @@ from hdl.isa import (
     VxOp,
     Width,
 )
-from hdl.timing import get_timing
 from sim.machine import Machine, MachineError
 from verification.program_builder import Builder, Bundle, Fields
 from verification.program_memory import Part
@@ -155,7 +154,7 @@ class _Generator(Builder):
 
     def fill(self) -> None:
         """Every vector row and activation word has a value before anything reads it."""
-        cfg, t = self.cfg, get_timing(self.cfg)
+        cfg, t = self.cfg, self.t
         words = self.act.size
         rows = words * cfg.word_rows
         gather = {"op": int(AbcOp.GATHER), "width": int(Width.INT8), "n1": words, "d1": cfg.word_rows}
@@ -196,7 +195,7 @@ class _Generator(Builder):
 
     def drain(self) -> None:
         """Accumulators -> Y, and wherever Y goes."""
-        rng, t = self.rng, get_timing(self.cfg)
+        rng, t = self.rng, self.t
         widths = self.filled()
         if not widths:
             self.product()
@@ -220,7 +219,7 @@ class _Generator(Builder):
 
     def embed(self) -> None:
         """GATHER of any row -> Y."""
-        cfg, rng, t = self.cfg, self.rng, get_timing(self.cfg)
+        cfg, rng, t = self.cfg, self.rng, self.t
         words, apart = int(rng.choice([1, 1, 2, 3])), cfg.word_rows + int(rng.choice([0, 0, 1, 5]))
         width = Width(int(rng.integers(2)))
         gather: Fields = {"op": int(AbcOp.GATHER), "width": int(width), "n1": words, "d1": apart}
@@ -240,7 +239,7 @@ class _Generator(Builder):
 
     def y_rows(self, b: Bundle, offset: int, fields: Fields, lg: float, source: AccSource, scalar: int = -1) -> float:
         """ACC and its scales; returns log2 of what to expect on Y. ``scalar``: this one, or any."""
-        rng, t = self.rng, get_timing(self.cfg)
+        rng, t = self.rng, self.t
         if scalar < 0:
             scalar = self.last_scalar if rng.random() < 0.4 else int(rng.choice(self.scalars()))
         lg += 15 + self.scalar_lg[scalar]
@@ -251,12 +250,11 @@ class _Generator(Builder):
         self.acc_access(b, offset, fields)
         loops = {k: v for k, v in fields.items() if k in self.LOOP}
         b.add(Queue.SR, offset - t.mem_read, loops | self.address("s", self.scale, loops))
-        self.table_access(b, Queue.SR, offset - t.mem_read)
         return lg - shift
 
     def rows(self) -> None:
         """Rows of the vector memory, or of T -> the vector ALU -> anywhere."""
-        rng, t = self.rng, get_timing(self.cfg)
+        rng, t = self.rng, self.t
         fields = self.loops(outer=False, most=16)
         b = Bundle()
         if "T" in self.defined and rng.random() < 0.3:
@@ -277,7 +275,7 @@ class _Generator(Builder):
 
     def softmax(self) -> None:
         """A maximum, the exponentials below it just when it is there, and the sum's reciprocal."""
-        rng, t = self.rng, get_timing(self.cfg)
+        rng, t = self.rng, self.t
         if not self.filled():
             return
         width = next(iter(self.filled().values()))
@@ -291,7 +289,6 @@ class _Generator(Builder):
         b.add(Queue.ACC, 0, drain)
         self.acc_access(b, 0, drain)
         b.add(Queue.SR, -t.mem_read, fields | self.address("s", self.scale, fields))
-        self.table_access(b, Queue.SR, -t.mem_read)
         store = fields | {"source": int(Source.Y), "x": int(rng.choice(self.vector.rows()))}
         self.xw(b, t.acc, store)
         self.place(b)
@@ -321,7 +318,7 @@ class _Generator(Builder):
 
     def vx(self, b: Bundle, offset: int, loops: Fields, source: Source, lg: float, x: Fields) -> None:
         """An operation of the vector ALU on rows, a second one on its results, and what samples those."""
-        rng, t = self.rng, get_timing(self.cfg)
+        rng, t = self.rng, self.t
         pattern = {k: v for k, v in loops.items() if k in self.LOOP}
         op = VxOp.EXP if source is Source.T else VxOp(int(rng.integers(6)))
         if op is VxOp.EXP and source is not Source.T and not self.maxima():
@@ -336,7 +333,6 @@ class _Generator(Builder):
             self.xr_access(b, offset - t.mem_read, read)
         if op in (VxOp.GAIN, VxOp.ROPE) or (op is VxOp.EXP and not fields["unit"]):
             b.add(Queue.CR, offset - t.mem_read, pattern | self.address("c", self.coef, pattern))
-            self.table_access(b, Queue.CR, offset - t.mem_read)
         if op is VxOp.GAIN:
             fields["fshift"] = int(rng.choice([0, 15, min(15, max(0, int(lg) - 17))]))
             lg = min(lg - fields["fshift"], 17.0) + 14
@@ -368,7 +364,6 @@ class _Generator(Builder):
                 second["bank"] = int(rng.choice(self.maxima()))
             if chained in (VxOp.GAIN, VxOp.ROPE):
                 b.add(Queue.CR, after - t.mem_read, pattern | self.address("c", self.coef, pattern))
-                self.table_access(b, Queue.CR, after - t.mem_read)
             b.add(Queue.VX, after, second)
             self.vx_access(b, after, second)
         self.sinks(b, after, pattern, Source.Z, lg, unit=unit)
@@ -420,7 +415,7 @@ class _Generator(Builder):
 
     def cache(self) -> None:
         """A K or V vector, and a product with it as soon as it can be read."""
-        rng, t = self.rng, get_timing(self.cfg)
+        rng, t = self.rng, self.t
         rows = int(rng.choice([1, 2, self.cfg.word_rows, 5]))
         fields: Fields = {"n1": rows, "d1": int(rng.choice([1, 1, 2, 4]))}
         read = fields | self.address("x", self.vector, fields, sel=False)
@@ -433,7 +428,6 @@ class _Generator(Builder):
         self.vx_access(b, 0, vx)
         if op is VxOp.ROPE:
             b.add(Queue.CR, -t.mem_read, fields | self.address("c", self.coef, fields))
-            self.table_access(b, Queue.CR, -t.mem_read)
         mode = SxmMode(int(rng.integers(1, 3)))
         sxm = fields | {"op": int(mode), "source": int(Source.Z), "sumsq": 1, "shift": int(rng.integers(20))}
         self.cache_write(b, t.vx(op), sxm, mode)
@@ -445,10 +439,7 @@ class _Generator(Builder):
         if self.dot_access(b, 0, dot, cached=True):
             self.place(b)
         queue, region, name = ((Queue.SR, self.scale_all, "s"), (Queue.CR, self.coef_all, "c"))[int(rng.integers(2))]
-        b = Bundle()
-        b.add(queue, 0, {"n1": region.size, "d1": 1, name: region.base, f"{name}_s1": 1})
-        self.table_access(b, queue, 0, cached=True)
-        self.place(b)
+        self.read_rows(queue, {"n1": region.size, "d1": 1, name: region.base, f"{name}_s1": 1})
 
     def scalar(self, op: SfuOp | None = None, bank: int | None = None) -> None:
         """An operation of the scalar unit whose operands exist."""
@@ -487,7 +478,7 @@ class _Generator(Builder):
         sampling = bool(rng.integers(2)) if sampling is None else sampling
         fields: Fields = {"n1": int(rng.choice([1, 2, 3, 8])), "d1": int(rng.choice([1, 1, 2, 3]))}
         b = Bundle()
-        t = get_timing(self.cfg)
+        t = self.t
         if widths:
             acc = next(iter(widths))
             fields |= {"width": int(widths[acc]), "acc": acc, "slot_s1": 1}
@@ -519,7 +510,7 @@ class _Generator(Builder):
         fields = loops | {"op": int(TopOp.INSERT), "limit": limit, "noise": noise, "expert": int(rng.integers(2))}
         b.add(Queue.TOP, offset, fields)
         self.insert_access(b, offset, fields)
-        step = get_timing(cfg).top_step
+        step = self.t.top_step
         emit: Fields = {"op": int(TopOp.EMIT), "d1": step + int(rng.choice([0, 0, 1, 4])), "expert": int(not sampling)}
         if not listed:
             return
@@ -547,13 +538,7 @@ class _Generator(Builder):
             if queue is not Queue.XR and rng.random() < 0.5:
                 fields = {"n1": 1, "d1": 255, "n2": 2, "d2": 4095}
         fields |= self.address(name, region, fields, sel=queue is not Queue.XR)
-        b = Bundle()
-        b.add(queue, 0, fields)
-        if queue is Queue.XR:
-            self.xr_access(b, 0, fields)
-        else:
-            self.table_access(b, queue, 0, cached=True)
-        self.place(b)
+        self.read_rows(queue, fields)
 
     def dump(self) -> None:
         """All that the program may have written, onto the streams and into sums: what differs shows here."""
@@ -561,14 +546,7 @@ class _Generator(Builder):
         for queue, name, region in (
             (Queue.XR, "x", self.vector), (Queue.SR, "s", self.scale_all), (Queue.CR, "c", self.coef_all),
         ):  # fmt: skip
-            b = Bundle()
-            fields: Fields = {"n1": region.size, "d1": 1, name: region.base, f"{name}_s1": 1}
-            b.add(queue, 0, fields)
-            if queue is Queue.XR:
-                self.xr_access(b, 0, fields)
-            else:
-                self.table_access(b, queue, 0, cached=True)
-            self.place(b)
+            self.read_rows(queue, {"n1": region.size, "d1": 1, name: region.base, f"{name}_s1": 1})
         # Sums, and by two products with a constant all that an exponent can be, become scalars.
         steps: list[tuple[SfuOp, Fields]] = [(SfuOp.RECIP, {"bank": i, "dst": 6 + i}) for i in self.sums()]
         steps += [(SfuOp.RSQRT, {"dst": 5})] if "SUMSQ" in self.defined else []
