@@ -114,6 +114,7 @@ class Driver:
         retries: repetitions without progress before giving up with LinkError.
         window: frames sent ahead of their acknowledgement.
         credit: records the LPU may send ahead of the consumer; None: all.
+        clock: seconds, of which timeouts are counted.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Driver:
         retries: int = 8,
         window: int = 8,
         credit: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not 1 <= window <= 100:
             raise ValueError(f"window of {window} frames: 1..100 (half the sequence numbers are repetitions)")
@@ -134,6 +136,7 @@ class Driver:
         self.retries = retries
         self.window = window
         self.credit = credit
+        self._clock = clock
         self.resent = 0
         """Requests sent again since this driver was made."""
         self.context: int | None = None
@@ -279,9 +282,9 @@ class Driver:
         if not self.status().busy:
             return
         self.abort()
-        deadline = time.monotonic() + self.timeout * (self.retries + 1)
+        deadline = self._clock() + self.timeout * (self.retries + 1)
         while self.status().busy:
-            if time.monotonic() > deadline:
+            if self._clock() > deadline:
                 raise LinkError("the run in progress does not end: reset the LPU")
 
     def attach(self) -> Run | None:
@@ -305,7 +308,7 @@ class Driver:
         for attempt in range(self.retries + 1):
             self.transport.write(data)
             self.resent += attempt > 0
-            deadline = time.monotonic() + self.timeout
+            deadline = self._clock() + self.timeout
             while (frame := self._receive(deadline)) is not None:
                 if frame.type == reply and frame.seq == seq:
                     return frame.payload
@@ -345,7 +348,7 @@ class Driver:
                 self._seq = (self._seq + 1) % 256
                 waiting.append((self._seq, request, payload))
                 self.transport.write(Frame(request, self._seq, payload).encode())
-                deadline = time.monotonic() + self.timeout
+                deadline = self._clock() + self.timeout
             if not waiting:
                 self._synced = True
                 return
@@ -356,7 +359,7 @@ class Driver:
                     raise self._silent(problem)
                 repeat()
                 complained = False
-                deadline = time.monotonic() + self.timeout
+                deadline = self._clock() + self.timeout
                 continue
             if frame.type == Reply.ACK:
                 fault, last = Fault.NONE, frame.seq
@@ -371,7 +374,7 @@ class Driver:
             while waiting and (last - waiting[0][0]) % 256 < len(waiting):
                 _, _, payload = waiting.popleft()
                 attempts, complained = 0, False
-                deadline = time.monotonic() + self.timeout
+                deadline = self._clock() + self.timeout
                 if acknowledged:
                     acknowledged(payload)
             if fault in link.RETRY:
@@ -394,7 +397,7 @@ class Driver:
                     return frame
                 if self._run is not None:
                     self._run._take(frame)
-            rest = deadline - time.monotonic()
+            rest = deadline - self._clock()
             self._pull(rest)
             if rest <= 0 and not self._frames:
                 return None
@@ -428,9 +431,9 @@ class Driver:
         if run is not self._run:
             raise LinkError("this run was left when the next one was started")
         before = run.received, run.reason
-        deadline = time.monotonic() + self.timeout
+        deadline = self._clock() + self.timeout
         while (run.received, run.reason) == before and not run._gap:
-            rest = deadline - time.monotonic()
+            rest = deadline - self._clock()
             if not self._frames and not self._pull(rest) and rest <= 0:
                 run._gap = True  # a long token, or the frame with the news was lost
             while self._frames:

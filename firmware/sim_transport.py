@@ -24,6 +24,10 @@ class SimTransport:
         self.model.run(max(1, int(timeout * CYCLES_PER_SECOND)), stop_when_tx=1)
         return self.model.pop_tx()
 
+    def now(self) -> float:
+        """Simulated seconds since power-on, for a driver's ``clock``."""
+        return self.model.cycles / CYCLES_PER_SECOND
+
     def close(self) -> None:
         """End the simulation."""
         self.model.close()

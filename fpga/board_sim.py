@@ -55,7 +55,8 @@ class BoardSimTransport(SimTransport):
             super().__init__(VerilatorModel(library, plusargs=[plusarg]))
 
     def press(self, cycles: int) -> None:
-        """Holds the button for so many cycles."""
+        """Holds the button for so many cycles. A byte that is being sent is cut."""
+        self.model.drop_cut_bytes()
         self.model.set("button", 1)
         self.model.run(cycles)
         self.model.set("button", 0)

@@ -358,6 +358,10 @@ class VerilatorModel:
         self._api.lpu_set_tx_ready(self._open(), int(ready))
         self._tx_ready = ready
 
+    def drop_cut_bytes(self) -> None:
+        """From now on a byte on ``tx`` without its start or stop bit is dropped, as a UART drops it, and no error."""
+        self._api.lpu_set_strict(self._open(), 0)
+
     def get(self, port: str) -> int:
         """Value of a port outside the streams; VerilatorError names the known ones."""
         value = ctypes.c_uint64()
@@ -525,6 +529,7 @@ def _load(path: Path, serial: bool) -> ctypes.CDLL:
     }
     if serial:
         signatures["lpu_set_bit_time"] = (None, [handle, u64, u64])
+        signatures["lpu_set_strict"] = (None, [handle, ctypes.c_int])
     for function, (result, arguments) in signatures.items():
         entry = getattr(api, function)
         entry.restype, entry.argtypes = result, arguments

@@ -37,8 +37,7 @@ from hdl.image import Param, Reason, Space, row_bytes
 from hdl.link import Reply, Request, space_shape, unpack
 from hdl.mem import Bank
 from sim import tools
-from verification.device import GREEDY
-from verification.models import Subject, random_model
+from verification.models import GREEDY, Subject, random_model
 from verification.runner import run_bench
 
 PLL_MODEL = Path(fpga.pll.__file__).parent / "verilog" / "EHXPLLL.v"

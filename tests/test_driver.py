@@ -437,7 +437,7 @@ def test_the_programs_own_context_and_vocabulary_count() -> None:
 @pytest.mark.parametrize(("option", "value"), [("window", 0), ("window", 101), ("credit", 1)])
 def test_driver_options_are_checked(option: str, value: int) -> None:
     with pytest.raises(ValueError, match=option):
-        Driver(FakeLpu(), **{option: value})
+        Driver(FakeLpu(), **{option: value})  # type: ignore[arg-type]
 
 
 def test_pipe_carries_bytes_between_threads() -> None:

@@ -18,9 +18,8 @@ from hdl.config import get_config
 from hdl.core import Core
 from hdl.image import Reason
 from sim.verilator import VerilatorModel
-from verification.device import GREEDY
 from verification.echo import Echo
-from verification.models import random_model
+from verification.models import GREEDY, random_model
 
 
 def test_echo(rng: np.random.Generator) -> None:

@@ -13,9 +13,9 @@ from firmware.driver import run_parts
 from hdl.image import Reason, Space
 from sim.reference import Sampling
 from verification.context import context
-from verification.device import GREEDY, START_CYCLES, Device, Session, sampling
+from verification.device import START_CYCLES, Device, Session
 from verification.lockstep import Lockstep, TracedMachine
-from verification.models import Subject, random_model
+from verification.models import GREEDY, Subject, random_model, sampling_of
 
 
 async def _block(
@@ -54,7 +54,7 @@ async def compare_tokens(
         machine.load(Space(space), sub, address, rows)
     expected = machine.finish()
     drawn = settings["temperature"] and settings["topk"] != 1
-    chosen: Sampling = sampling(**settings) if drawn else GREEDY
+    chosen: Sampling = sampling_of(**settings) if drawn else GREEDY
     room = min(limit, shape.context - len(prompt) + 1)
     assert expected == subject.generate(prompt, room, chosen), f"the machine is not the reference\n{replay}"
 

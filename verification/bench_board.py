@@ -30,13 +30,12 @@ from hdl.image import Reason
 from hdl.link import Reply
 from sim.reference import Sampling
 from verification.context import context
-from verification.device import GREEDY, sampling
-from verification.models import Subject, random_model
+from verification.models import GREEDY, Subject, random_model, sampling_of
 
 PROMPT = [3, 41, 7]
 LIMIT = 5
 TEMPERATURE, TOPK, SEED = 1.5, 3, 20260
-POWER_ON = sampling(TEMPERATURE, TOPK, SEED)
+POWER_ON = sampling_of(TEMPERATURE, TOPK, SEED)
 SILENCE = 30_000
 """Cycles without a byte after which the board is taken for dead."""
 BUSY, ERROR, BOOT_LED, RECEIVED, SENT, LOST = range(1, 7)

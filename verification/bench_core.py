@@ -10,8 +10,8 @@ import numpy as np
 from hdl.image import Reason
 from sim.reference import Reference
 from verification.context import context
-from verification.device import GREEDY, Device, Session, sampling
-from verification.models import Subject, random_model
+from verification.device import Device, Session
+from verification.models import GREEDY, Subject, random_model, sampling_of
 
 
 async def _session(dut: Any, stream: int, **model: Any) -> tuple[Session, Subject, np.random.Generator]:
@@ -74,7 +74,7 @@ async def sampled_tokens(dut: Any) -> None:
         greedy = expected = subject.generate(prompt, limit, GREEDY)
         while expected == greedy:  # until the noise tells
             seed = int(rng.integers(1 << 32))
-            expected = subject.generate(prompt, limit, sampling(1.5, topk, seed))
+            expected = subject.generate(prompt, limit, sampling_of(1.5, topk, seed))
         tokens, reason = await session.generate(subject, prompt, limit, temperature=1.5, topk=topk, seed=seed)
         dut._log.info("seed %d, top-k %d: %s -> %s", seed, topk, prompt, tokens)
         assert (tokens, reason) == (expected, ending)

@@ -12,10 +12,8 @@ from cocotb.task import bridge, resume
 from cocotb.triggers import Event, FallingEdge, RisingEdge, Timer, with_timeout
 
 from firmware.driver import Driver
-from firmware.scalar import scalar
 from firmware.transport import TransportError
 from hdl.image import Reason
-from sim.reference import Sampling
 from verification.models import Subject
 
 CLOCK_NS = 10
@@ -175,11 +173,3 @@ class Session:
 
 START_CYCLES = 3
 """Cycles from ``busy`` to the first cycle of the first token."""
-
-
-GREEDY = Sampling()
-
-
-def sampling(temperature: float, topk: int, seed: int) -> Sampling:
-    """The reference's terms for the driver's arguments."""
-    return Sampling(scalar(1 / temperature), 1 if topk else 2, max(topk, 1), seed)

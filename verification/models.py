@@ -10,6 +10,7 @@ from firmware.calibrate import calibrate
 from firmware.checkpoint import ArrayCheckpoint, ArrayLayer, ModelShape
 from firmware.lower import Compiled, lower
 from firmware.quantise import quantise
+from firmware.scalar import scalar
 from firmware.schedule import token_cycles
 from hdl.config import Config
 from sim.qmodel import QModel
@@ -72,3 +73,13 @@ def random_model(cfg: Config, rng: np.random.Generator, *, width: int = 4, **cha
     checkpoint = random_checkpoint(rng, dataclasses.replace(SHAPE, **changes))  # type: ignore[arg-type]
     model, _ = quantise(checkpoint, cfg, width, calibrate(checkpoint, n_seqs=4, length=16))
     return Subject(model, lower(model, cfg))
+
+
+GREEDY = Sampling()
+
+
+def sampling_of(temperature: float, topk: int, seed: int) -> Sampling:
+    """The reference's terms for the driver's arguments."""
+    if temperature == 0 or topk == 1:
+        return GREEDY
+    return Sampling(scalar(1 / temperature), 1 if topk else 2, max(topk, 1), seed)
