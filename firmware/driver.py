@@ -267,7 +267,7 @@ class Driver:
         """Starts a run with the prompt and the parameters that are loaded."""
         until = link.EVERYTHING if self.credit is None else self.credit
         # Made before the frame is sent: its first records may arrive before its acknowledgement.
-        if not self._synced:
+        if not self._synced or (self._seq + 1) % 256 == link.BOOT_RUN:
             self.info()
         run = self._run = Run(self, (self._seq + 1) % 256, until)
         self._deliver([(Request.RUN, link.pack(Request.RUN, until=until))])

@@ -103,7 +103,8 @@ def boot_stream(
     requests = [(Request.INFO, b"")]
     requests += [(Request.LOAD, payload) for payload in load_payloads(image.cfg, [*rest, *run])]
     requests += [(Request.RUN, link.pack(Request.RUN, until=link.EVERYTHING))]
-    data = b"".join(Frame(request, seq % 256, payload).encode() for seq, (request, payload) in enumerate(requests))
+    first = link.BOOT_RUN - (len(requests) - 1)
+    data = b"".join(Frame(r, (first + i) % 256, payload).encode() for i, (r, payload) in enumerate(requests))
     if len(data) > BYTES_MAX:
         raise LpuError(f"{image.label}: {len(data)} boot bytes; the boot memory holds {BYTES_MAX}: shorten the prompt")
     return data

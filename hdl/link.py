@@ -37,6 +37,9 @@ KEEP = 0xFFFF
 EVERYTHING = 0xFFFF
 """RUN's and CREDIT's ``until``: as many records as there will be."""
 
+BOOT_RUN = 0
+"""Sequence number of a boot memory's RUN. No host gives it to a RUN of its own; behind it a host begins with INFO."""
+
 
 class Request(enum.IntEnum):
     """Frame types, host to device."""

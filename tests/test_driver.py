@@ -138,6 +138,7 @@ class FakeLpu:
             self.running, self.told = True, False
             self.made = self.sent = 0
             self.until, self.run_seq = link.unpack(Request.RUN, frame.payload)["until"], frame.seq
+            self.agreed = frame.seq != link.BOOT_RUN
         elif frame.type == Request.ABORT and self.running:
             self.running, self.reason = False, Reason.ABORT
         elif frame.type == Request.CREDIT:

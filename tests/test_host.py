@@ -34,7 +34,7 @@ from hdl.host.loader import Loader
 from hdl.host.records import RecordStore
 from hdl.host.transmitter import Transmitter
 from hdl.image import Param, Reason, Space, row_bytes
-from hdl.link import Fault, Reply, Request
+from hdl.link import BOOT_RUN, Fault, Reply, Request
 
 CYCLE = 1e-6
 AWKWARD = [
@@ -447,6 +447,16 @@ def test_half_frame_joined_to_a_good_one_spoils_both() -> None:
     assert len(bench.loads) == 1
 
 
+def test_a_host_learns_of_a_boot_memorys_run() -> None:
+    """Behind it nothing of an earlier conversation fits, neither as the next frame nor as a repetition."""
+    bench = Bench()
+    bench.talk(hello(254), load(255, Space.CONST, 1, b"abc"))
+    got = bench.talk(run(BOOT_RUN), Frame(Request.ABORT, 1), Frame(Request.ABORT, 200), Frame(Request.STATUS, 9))
+    assert (Reply.ACK, BOOT_RUN) in summary(got) and (Reply.STATUS, 9) in summary(got)
+    assert summary(got).count((Reply.ERROR, Fault.RESET)) == 2
+    assert summary(bench.talk(hello(7), Frame(Request.ABORT, 8))) == [(Reply.INFO, 7), (Reply.ACK, 8)]
+
+
 def test_empty_frames_are_ignored() -> None:
     bench = Bench()
     bench.send(b"\0\0\0\1\0", hello(5), b"\0\0", Frame(Request.ABORT, 6))
@@ -456,14 +466,14 @@ def test_empty_frames_are_ignored() -> None:
 
 def test_repetitions_are_acknowledged_and_not_carried_out() -> None:
     bench = Bench()
-    first = load(255, Space.CONST, 1, b"abc")
-    got = bench.talk(hello(254), first, load(255, Space.CONST, 1, b"xyz"), run(0))
+    first = load(0, Space.CONST, 1, b"abc")
+    got = bench.talk(hello(255), first, load(0, Space.CONST, 1, b"xyz"), run(1))
     assert summary(got) == [
-        (Reply.INFO, 254), (Reply.ACK, 255), (Reply.ACK, 255), (Reply.ACK, 0), (Reply.DONE, 0),
+        (Reply.INFO, 255), (Reply.ACK, 0), (Reply.ACK, 0), (Reply.ACK, 1), (Reply.DONE, 1),
     ]  # fmt: skip
-    got = bench.talk(run(0), first, load(129, Space.CONST, 1, b"xyz"))
-    assert summary(got) == [(Reply.ACK, 0)] * 3
-    bench.send(load(127, Space.CONST, 1, b"xyz"))
+    got = bench.talk(run(1), first, load(130, Space.CONST, 1, b"xyz"))
+    assert summary(got) == [(Reply.ACK, 1)] * 3
+    bench.send(load(128, Space.CONST, 1, b"xyz"))
     assert summary(bench.frames()) == [(Reply.ERROR, Fault.SEQUENCE)]
     assert len(bench.starts) == 1 and len(bench.loads) == 1
 

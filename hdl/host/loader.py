@@ -280,6 +280,9 @@ class Loader(wiring.Component):
                 # With the answer, not before it: so that the ACK is sent before what it lets go.
                 m.d.sync += self.ledger.grant.eq(frame.type == Request.CREDIT.value)
                 m.d.sync += [self.last.eq(frame.seq), *answer(Reply.ACK, frame.seq), rejected.eq(0)]
+                # A host that was in a conversation when the device was reset has to learn of it.
+                with m.If((frame.type == Request.RUN.value) & (frame.seq == link.BOOT_RUN)):
+                    m.d.sync += agreed.eq(0)
                 finish(good=True)
 
             with m.State("REPEATED"):

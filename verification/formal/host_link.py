@@ -74,6 +74,11 @@ class Judge(Harness):
         self.holds(~unit.ledger.begin | allowed[Request.RUN])
         self.holds(~unit.abort | allowed[Request.ABORT])
         self.holds(~unit.ledger.grant | allowed[Request.CREDIT])
+        # Behind a boot memory's RUN only INFO and STATUS act, until an INFO has.
+        booted = self.was(in_state("ACCEPT") & is_kind(Request.RUN) & (frame.seq == link.BOOT_RUN), 1, "booted")
+        self.holds(~booted | ~agreed)
+        agreed_was = self.was(agreed, 1, "agreed_was")
+        self.holds(~agreed | agreed_was | allowed[Request.INFO])
         changed = self.was(last, 1, "last_before") != last
         ordered = [allowed[k] for k in (Request.LOAD, Request.RUN, Request.ABORT, Request.CREDIT)]
         self.holds(~changed | Cat(*ordered, allowed[Request.INFO]).any())
