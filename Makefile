@@ -29,7 +29,7 @@ TEST_OPTIONS = $(call options,BENCH SIM CONFIG SEED PROGRAM) $(call switches,WAV
 PARALLEL = $(if $(BENCH),-s,$(if $(filter-out 1,$(JOBS)),-n $(JOBS) --maxschedchunk=1))
 # A dollar sign in a prompt is text, not a variable of make's.
 override PROMPT := $(value PROMPT)
-export BENCH SIM SEED PROGRAM SEEDS PROMPT TOKENS TEMPERATURE TOPK CONFIG MODEL WEIGHTS BOARD
+export BENCH SIM SEED PROGRAM MINUTES PART SEEDS PROMPT TOKENS TEMPERATURE TOPK CONFIG MODEL WEIGHTS BOARD
 
 .PHONY: help setup sim bitstream test regress lint clean icarus
 
@@ -47,8 +47,8 @@ bitstream: $(STAMP) ## build the bitstream of a board: BOARD=ulx3s-85f MODEL= SE
 test: $(STAMP) icarus ## run the tests and benches, or one bench: BENCH=vxm SIM=icarus CONFIG=tiny SEED=7 PROGRAM= WAVES=1
 	@$(PYTEST) $(PARALLEL) $(if $(BENCH),tests/test_benches.py,-m "not slow") $(TEST_OPTIONS) 2>&1 | tee build/test/log.txt
 
-regress: $(STAMP) icarus ## run the slow tests, too
-	@$(PYTEST) $(PARALLEL) -m "slow or not slow" $(TEST_OPTIONS) 2>&1 | tee build/test/log.txt
+regress: $(STAMP) icarus ## run everything that takes long, on new seeds: MINUTES=30 SEED=1 PART=soak
+	@$(BIN)/python -m verification.regress $(call options,MINUTES SEED PART)
 
 lint: $(STAMP) ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/mypy

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 import zlib
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ from verification.runner import DEFAULT_SEED, SIMULATORS, Bench
 
 # Read by NumPy's thread pools: the tests themselves run in parallel.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+_STARTED = time.monotonic()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--config", help="run benches in this config only", default=None)
     group.addoption("--seed", help="seed of every generator", type=int, default=DEFAULT_SEED)
     group.addoption("--program", help="run this one of a bench's random programs alone", type=int, default=None)
+    group.addoption("--minutes", help="leave out, in an order of the seed's, what would begin later", type=float)
     group.addoption("--waves", help="record waveforms of benches", action="store_true", default=False)
 
 
@@ -85,7 +88,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def cost(item: pytest.Item) -> int:
         return 2 if item.get_closest_marker("slow") else 1 if item.get_closest_marker("bench") else 0
 
+    if config.getoption("--minutes") is not None:
+        random.Random(config.getoption("--seed")).shuffle(items)
     items.sort(key=cost)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("--minutes")
+    if minutes is not None and time.monotonic() - _STARTED > 60 * minutes:
+        pytest.skip(f"{minutes:g} minutes are over")
 
 
 @pytest.fixture

@@ -62,4 +62,5 @@ async def models_write_as_the_reference(dut: Any) -> None:
         ending = Reason.LIMIT if limit <= shape.context - len(prompt) + 1 else Reason.CONTEXT
         replay = f"replay: {ctx.replay(program=i)}"
         done = await compare_tokens(session, subject, prompt, limit, ending, replay, **settings)
+        ctx.tell(**{"models": 1, "cycles compared": done.compared, "results compared": done.checks})
         dut._log.info("model %d: %d results equal in %d cycles", i, done.checks, done.compared)

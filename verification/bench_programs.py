@@ -76,6 +76,7 @@ async def programs_run_as_in_the_machine(dut: Any) -> None:
         done = await compare(session, program, f"replay: {ctx.replay(program=i)}")
         results, cycles = results + done.checks, cycles + done.compared
         instructions = sum(len(code) for code in program.program.code.values())
+        ctx.tell(**{"programs": 1, "cycles compared": done.compared, "results compared": done.checks})
         dut._log.info("program %d: %d instructions, %d cycles equal", i, instructions, done.compared)
     dut._log.info("seed %d: %d results equal in %d cycles; refused: %s", ctx.seed, results, cycles, refused)
 
@@ -123,6 +124,7 @@ async def corrupted_programs_end(dut: Any) -> None:
             equal += 1
         await compare(session, whole, replay)
     dut._log.info("seed %d: %d corrupted programs equal, %d refused and ended", ctx.seed, equal, refused)
+    ctx.tell(**{"corrupted programs run equal": equal, "corrupted programs refused, and ended in their time": refused})
 
 
 def _thorough(ctx: Context) -> bool:

@@ -14,6 +14,9 @@ from hdl.config import Config, get_config
 VARIABLE = "LPU_BENCH"
 """Environment variable through which ``verification.runner`` hands a bench its parameters, as JSON."""
 
+FIGURES = "figures.jsonl"
+"""File of a run's counts, in the folder that the simulator runs in."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Context:
@@ -41,6 +44,11 @@ class Context:
             f"make test BENCH={self.bench} SIM={self.sim} CONFIG={self.config_name} SEED={self.seed}",
             *(f"{name.upper()}={value}" for name, value in options.items()),
         ])  # fmt: skip
+
+    def tell(self, **counts: int) -> None:
+        """Adds to the counts that the run's result shows; the runner begins with an empty file."""
+        with open(FIGURES, "a", encoding="utf-8") as out:
+            out.write(json.dumps(counts) + "\n")
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)

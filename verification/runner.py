@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import json
 import logging
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from hdl.config import Config, get_config
 from hdl.export import to_verilog
 from sim import tools
 from sim.verilator import WARNING_FLAGS
-from verification.context import VARIABLE, Context
+from verification.context import FIGURES, VARIABLE, Context
 
 SIMULATORS = ("verilator", "icarus")
 DEFAULT_SEED = 1
@@ -62,11 +64,12 @@ class Bench:
 
 @dataclasses.dataclass(frozen=True)
 class BenchResult:
-    """A bench that passed: number of its tests, and where its log (and waveform) lie."""
+    """A bench that passed: number of its tests, where its log (and waveform) lie, and what it counted."""
 
     tests: int
     log: Path
     waves: Path | None
+    figures: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 class BenchFailure(AssertionError):
@@ -185,6 +188,7 @@ def run_bench(
             )
             built.write_text(arguments)
             log = folder / "test.log"
+            (folder / FIGURES).unlink(missing_ok=True)
             runner.test(
                 test_module=module,
                 hdl_toplevel=top,
@@ -204,7 +208,7 @@ def run_bench(
         tests, failed = _read_results(results) if log.name == "test.log" else (0, [])
     if failed or failure or tests == 0:
         raise BenchFailure(_report(context, tests, failed, failure, log))
-    return BenchResult(tests, log, _waves_file(folder, sim, top) if waves else None)
+    return BenchResult(tests, log, _waves_file(folder, sim, top) if waves else None, _figures(folder / FIGURES))
 
 
 def _wake(verilog: str) -> str:
@@ -260,6 +264,14 @@ def _environment(sim: str, context: Context, timeout_s: int, extra: Mapping[str,
     finally:
         os.environ.clear()
         os.environ.update(saved)
+
+
+def _figures(path: Path) -> Mapping[str, int]:
+    """Sums of what :meth:`Context.tell` was given."""
+    totals: Counter[str] = Counter()
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        totals.update(json.loads(line))
+    return totals
 
 
 def _read_results(path: Path) -> tuple[int, list[tuple[str, str]]]:
