@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from firmware.check import check_program
-from firmware.errors import LpuError
+from firmware.errors import DamagedMemoryError, LpuError
 from firmware.link import (
     DELIMITER,
     Frame,
@@ -52,7 +52,8 @@ TEMPERATURE_SCALAR = 1
 class Run(Iterator[Record]):
     """Records of a run as they come; when they end, ``reason`` says why.
 
-    A record is one token processed: those of the prompt, the last one excepted, have ``sampled`` false.
+    A record is one token processed: those of the prompt, the last one excepted, have ``sampled`` false. Behind the
+    records of a run that an error in the LPU's memory ended, DamagedMemoryError is raised.
     """
 
     def __init__(self, driver: Driver, seq: int | None, until: int) -> None:
@@ -68,6 +69,12 @@ class Run(Iterator[Record]):
 
     def __next__(self) -> Record:
         while not self._waiting:
+            if self.reason is Reason.MEMORY:
+                raise DamagedMemoryError(
+                    f"generation stopped behind {self.received} tokens, the prompt's included: a word of the LPU's "
+                    "weight memory has more wrong bits than can be corrected. The LPU holds no image any more: the "
+                    "next use loads it again. Should that not help, its memory is defective"
+                )
             if self.reason is not None:
                 raise StopIteration
             self._driver._advance(self)
@@ -208,6 +215,9 @@ class Driver:
     def load_image(self, image: Image, progress: Callable[[int, int], None] | None = None) -> None:
         """Loads an image. While it is loaded the LPU says that it holds none: half of one is never taken for it.
 
+        An LPU that has met an uncorrectable word gets zeros into the rest of its weight memory too, the caches of keys
+        and values among it: nothing else would mend a word there.
+
         ``progress`` is called with (bytes of rows carried out, of so many). Raises LinkError for an image made
         for other hardware, LpuError for a program that no run could keep, and what :meth:`load` raises.
         """
@@ -221,7 +231,12 @@ class Driver:
             raise LinkError(_OTHER_CONTRACT)
         check_program(image.program(), image.cfg, image.label)
         zero = (Space.PARAM, 0, int(Param.IMAGE), bytes(row_bytes(image.cfg, Space.PARAM)))
-        parts: list[Part] = [zero, *image.parts()]
+        parts: list[Part] = [zero]
+        if image.cfg.ecc and self.status().uncorrectable:
+            banks, depth = link.space_shape(image.cfg, Space.WEIGHT)
+            blank = bytes(depth * row_bytes(image.cfg, Space.WEIGHT))
+            parts += [(Space.WEIGHT, bank, 0, blank) for bank in range(banks)]
+        parts += image.parts()
         total = sum(len(rows) for *_, rows in parts)
         self.load(parts, (lambda done: progress(done, total)) if progress else None)
 

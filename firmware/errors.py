@@ -12,6 +12,10 @@ class LpuError(Exception):
     """Bad input. The message names the file, field, tensor or frame, what was found, and what to do."""
 
 
+class DamagedMemoryError(LpuError):
+    """A run that the LPU ended because a word of its memory could not be corrected. What it told before is right."""
+
+
 class CheckpointError(LpuError):
     """A checkpoint folder that cannot be read: a missing, damaged, unsupported or inconsistent part."""
 

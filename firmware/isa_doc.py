@@ -57,7 +57,10 @@ LATENCIES: dict[tuple[Queue, int], tuple[str, ...]] = {
     (Queue.TOP, TopOp.EMIT): ("top_step", "top_row", "top_emit", "top_sample", "top_noise"),
 }
 """Names in :class:`hdl.timing.Timing` of what follows from an operation, and when."""
-GENERAL = ("issue", "phase_min", "expert", "token", "act_write", "kv_write", "table_write")
+GENERAL = (
+    "issue", "phase_min", "expert", "token", "act_write", "kv_write", "value_update", "value_pace", "memory_error",
+    "table_write",
+)  # fmt: skip
 """Names in :class:`hdl.timing.Timing` that belong to no operation."""
 
 

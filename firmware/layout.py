@@ -11,6 +11,7 @@ import dataclasses
 
 from hdl.config import Config
 from hdl.isa import Width
+from hdl.timing import get_timing
 from sim.qmodel import QModel
 
 from .errors import LpuError
@@ -36,6 +37,8 @@ class Matrix:
     """Scale row (relative to its base register)."""
     sets: int
     slots: int
+    step: int = 1
+    """The pitch is a multiple of this."""
 
     @property
     def weight_words(self) -> int:
@@ -44,7 +47,8 @@ class Matrix:
     @property
     def pitch(self) -> int:
         """Cycles between result rows: as many as the MXM needs for them, so that a drain never overtakes it."""
-        return ceil_div(self.words, self.slots) if self.sets > 1 else 1
+        least = ceil_div(self.words, self.slots) if self.sets > 1 else 1
+        return ceil_div(least, self.step) * self.step
 
     @property
     def isa_width(self) -> Width:
@@ -95,14 +99,22 @@ class Layout:
         self.cache_words = ceil_div(s.window, lanes)
 
         weight, scale = _Region(), _Region()
+        # The V cache, transposed as an int8 matrix over keys, lies first in a layer: not every word of the memory may
+        # hold values.
+        self.value_sets = ceil_div(self.head_rows, cfg.slots(8))
+        self.value_head_w = self.value_sets * self.cache_words
+        self.value_w = weight.take(s.kv_heads * self.value_head_w)
 
-        def matrix(name: str, width: int, rows: int, words: int) -> Matrix:
+        def matrix(name: str, width: int, rows: int, words: int, step: int = 1) -> Matrix:
             slots = cfg.slots(width)
             sets = ceil_div(rows, slots)
-            return Matrix(name, width, rows, words, weight.take(sets * words), scale.take(rows), sets, slots)
+            return Matrix(name, width, rows, words, weight.take(sets * words), scale.take(rows), sets, slots, step)
 
         layer = model.layers[0]
-        self.v = matrix("v", layer.v.width, self.kv_rows, self.d_words)
+        # Vectors of V that follow each other begin an even number of cycles apart, and no faster than their rows leave
+        # (``Timing.value_pace``).
+        even = cfg.ecc and s.kv_heads > 1 and (self.head_rows % 2 or get_timing(cfg).value_pace == 2)
+        self.v = matrix("v", layer.v.width, self.kv_rows, self.d_words, 2 if even else 1)
         self.k = matrix("k", layer.k.width, self.kv_rows, self.d_words)
         self.q = matrix("q", layer.q.width, self.q_rows, self.d_words)
         self.o = matrix("o", layer.o.width, self.d_rows, self.attn_words)
@@ -116,20 +128,18 @@ class Layout:
         weight.take((s.experts - 1) * self.expert_w)
         scale.take((s.experts - 1) * self.expert_s)
 
-        # KV cache: K as rows of an int8 matrix over head_dim, V transposed as a matrix over keys.
+        # K cache: rows of an int8 matrix over head_dim.
         self.key_sets = ceil_div(s.window, cfg.columns)
         self.key_head_w = self.key_sets * self.head_words
         self.key_w = weight.take(s.kv_heads * self.key_head_w)
         self.key_s = scale.take(s.kv_heads * self.cache_rows)
-        self.value_sets = ceil_div(self.head_rows, cfg.slots(8))
-        self.value_head_w = self.value_sets * self.cache_words
-        self.value_w = weight.take(s.kv_heads * self.value_head_w)
         coef = _Region()
         self.value_c = coef.take(s.kv_heads * self.cache_rows)
         self.layer_w, self.layer_s, self.layer_c = weight.used, scale.used, coef.used
 
         for region in (weight, scale, coef):
             region.take((s.layers - 1) * region.used)
+        values_end = weight.used - self.layer_w + self.value_w + s.kv_heads * self.value_head_w
         v_rows = ceil_div(s.vocab, v)
         self.embed = matrix("embedding", model.embed.width, v_rows, self.d_words)
         self.lm_head = self.embed if model.tied else matrix("lm head", model.lm_head.width, v_rows, self.d_words)
@@ -150,6 +160,7 @@ class Layout:
 
         self.needs = [
             Need("weight words per column", weight.used, cfg.weight_depth),
+            Need("weight words up to the V cache", values_end, cfg.value_words),
             Need("scale rows", scale.used, cfg.scale_depth),
             Need("coefficient rows", coef.used, cfg.coef_depth),
             Need("vector rows", vector.used, cfg.vector_depth),

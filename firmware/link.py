@@ -174,6 +174,10 @@ class Status:
     tokens: int
     cycles: int
     records: int
+    corrected: int
+    """Weight words used that had a single wrong bit; what was used was right."""
+    uncorrectable: int
+    """Weight words used that had another error; each ends the run."""
 
     @classmethod
     def decode(cls, payload: bytes) -> Status:

@@ -221,16 +221,20 @@ class TokenProgram:
                 Slot(Queue.SXM, rope, sxm),
             ]
 
-        def project(m: Matrix, shift: int, chain: list[Slot]) -> Times:
+        def project(m: Matrix, shift: int, chain: list[Slot], *after: Times) -> Times:
             """Returns the last row's time on Y."""
-            y = self._product(m, lay.x_act, Base.LAYER, x_ready, R_NORM, shift, chain, norm + t.acc, note=m.name)
+            start = norm + t.acc, *after
+            y = self._product(m, lay.x_act, Base.LAYER, x_ready, R_NORM, shift, chain, *start, note=m.name)
             return y + (m.rows - 1) * m.pitch
 
         v_last = project(lay.v, layer.v.shift, [Slot(Queue.SXM, 0, value)])
-        k_last = project(lay.k, layer.k.shift, rotated(lay.k, shape.kv_heads, key)) + rope
+        # Rows of V may leave the SXM more slowly than they come.
+        left = v_last + hr * (t.value_pace - 1) + 1 - rope
+        k_last = project(lay.k, layer.k.shift, rotated(lay.k, shape.kv_heads, key), left) + rope
         q_last = project(lay.q, layer.q.shift, rotated(lay.q, shape.heads, query)) + rope
         sched.close("V, K, Q", loop_begin=1)
-        return q_last + t.sxm_act, np.maximum(v_last, k_last) + t.sxm_kv + hr
+        written = np.maximum(v_last + (hr - 1) * t.value_pace, k_last + hr - 1) + 1
+        return q_last + t.sxm_act, written + t.sxm_kv
 
     def _heads(self, q_ready: Times, kv_ready: Times) -> Times:
         """Attention, heads pipelined: scores of one, exp of the one before, P V of the one before that.

@@ -15,7 +15,7 @@ from pathlib import Path
 from firmware.errors import LpuError
 from fpga import tools
 from fpga.boot import DEPTH
-from fpga.contents import ARRAY, BANKED, BOOT, bank_path, bank_shape
+from fpga.contents import ARRAY, BANKED, BOOT, BankShape, bank_path, bank_shape
 from fpga.ecp5 import BYTE, Block, cut
 from hdl.config import Config
 from hdl.contract import contract_hash
@@ -51,15 +51,14 @@ class Label:
 def cells(cfg: Config) -> Iterator[tuple[str, str, Block]]:
     """(cell, bank's path in the BoardCore, block) of every block RAM that has contents at power-on."""
     for space in BANKED:
-        banks, depth = space_shape(cfg, space)
-        width, part = bank_shape(cfg, space)
-        for sub in range(banks):
-            yield from _cells_of(bank_path(cfg, space, sub), width, depth, part)
-    yield from _cells_of(BOOT, BYTE, DEPTH, BYTE)
+        shape = bank_shape(cfg, space)
+        for sub in range(space_shape(cfg, space)[0]):
+            yield from _cells_of(bank_path(cfg, space, sub), shape)
+    yield from _cells_of(BOOT, BankShape(BYTE, DEPTH, BYTE))
 
 
-def _cells_of(path: str, width: int, depth: int, part: int) -> Iterator[tuple[str, str, Block]]:
-    for group in cut(width, depth, part):
+def _cells_of(path: str, shape: BankShape) -> Iterator[tuple[str, str, Block]]:
+    for group in cut(shape.width, shape.depth, shape.granularity, shape.full):
         for block in group:
             yield f"{CORE}.{path}.{ARRAY}.{block.name}.ebr", path, block
 

@@ -6,6 +6,7 @@ else of an image, and the run itself, is what a host would send: the boot memory
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from firmware.link import Frame, load_payloads
 from fpga.boot import BYTES_MAX, boot_words
 from hdl import link
 from hdl.config import SCALE_BITS, Config
+from hdl.ecc import get_code
 from hdl.image import Space, row_bytes
 from hdl.isa import FETCH_BITS, Queue
 from hdl.link import Request, space_shape
@@ -43,18 +45,37 @@ def bank_path(cfg: Config, space: Space, sub: int) -> str:
     raise ValueError(f"{space.name} does not lie in a bank")
 
 
-def bank_shape(cfg: Config, space: Space) -> tuple[int, int]:
-    """(bits of a word, bits written together) of the banks of a space in BANKED."""
-    return {
+@dataclasses.dataclass(frozen=True)
+class BankShape:
+    """Banks of a space, as :func:`fpga.ecp5.cut` takes them."""
+
+    width: int
+    """Bits of a word."""
+    depth: int
+    granularity: int
+    """Bits written together."""
+    full: int = 0
+    """Words that a second port reads too."""
+
+
+def bank_shape(cfg: Config, space: Space) -> BankShape:
+    """Of the banks of a space in BANKED."""
+    depth = space_shape(cfg, space)[1]
+    if space is Space.WEIGHT and cfg.ecc:
+        width = get_code(cfg.lanes * 8).width
+        return BankShape(width, depth, width, cfg.value_words)
+    width, granularity = {
         Space.WEIGHT: (cfg.lanes * 8, 8),
         Space.SCALE: (cfg.vlanes * SCALE_BITS, SCALE_BITS),
         Space.COEF: (cfg.vlanes * SCALE_BITS, SCALE_BITS),
         Space.PROGRAM: (FETCH_BITS, FETCH_BITS),
     }[space]
+    return BankShape(width, depth, granularity)
 
 
 def power_on(image: Image, cfg: Config, boot: bytes) -> dict[str, list[int]]:
-    """Words of each bank of a BoardCore that has contents at power-on, all of its words, by the bank's path.
+    """Words of each bank of a BoardCore that has contents at power-on, all of its words, by the bank's path; with
+    their check bits where the bank has some.
 
     Raises LpuError for an image made for other hardware, or that does not fit it.
     """
@@ -73,6 +94,8 @@ def power_on(image: Image, cfg: Config, boot: bytes) -> dict[str, list[int]]:
         space = Space(part.space)
         size = row_bytes(cfg, space)
         rows = [int.from_bytes(part.rows[at : at + size], "little") for at in range(0, len(part.rows), size)]
+        if space is Space.WEIGHT and cfg.ecc:
+            rows = get_code(cfg.lanes * 8).encode(rows)
         words = contents[bank_path(cfg, space, part.sub)]
         end = part.address + len(rows)
         if end > len(words):
@@ -122,7 +145,7 @@ def demo_stream(image: Image) -> bytes:
 
 
 def write_hex(folder: Path, top: str, contents: Mapping[str, Sequence[int]]) -> str:
-    """Writes contents for a simulation of a BoardCore, as ``hdl/verilog/lpu_bank.v`` reads them.
+    """Writes contents for a simulation of a BoardCore, as the banks in ``hdl/verilog/`` read them.
 
     ``top``: path of the BoardCore from the top module on. Returns the plusarg that makes the banks read them.
     """

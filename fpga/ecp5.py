@@ -21,7 +21,7 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.config import address_bits
-from hdl.mem import Bank, Rom
+from hdl.mem import Bank, DualBank, Rom
 from hdl.primitives import DSP_BITS, Multiplier
 
 BYTE = 9
@@ -50,14 +50,18 @@ MODES = (Mode(2048, 1), Mode(1024, 2), Mode(512, 4))
 
 
 @functools.cache
-def tiling(depth: int, lanes: int) -> tuple[Mode, ...]:
+def tiling(depth: int, lanes: int, full: int = 0) -> tuple[Mode, ...]:
     """Shapes of the slices of a memory of ``lanes`` nine-bit bytes, from address 0 up: fewest blocks, then
-    fewest slices. All but the last are full, and deeper slices come first."""
+    fewest slices. All but the last are full, and deeper slices come first.
+
+    The lowest ``full`` words are read through both ports: 36 bits take both data ports for one word (FPGA-TN-02204,
+    true dual-port RAM: up to 18 bits a port)."""
     if depth <= 0:
         return ()
     options = []
     for mode in MODES:
-        options.append((mode, *tiling(depth - mode.depth, lanes)))
+        if full <= 0 or mode.bytes <= 2:
+            options.append((mode, *tiling(depth - mode.depth, lanes, full - mode.depth)))
 
     def cost(modes: tuple[Mode, ...]) -> tuple[int, int, list[int]]:
         return sum(-(-lanes // m.bytes) for m in modes), len(modes), [-m.depth for m in modes]
@@ -94,11 +98,11 @@ class Block:
         return out
 
 
-def cut(width: int, depth: int, granularity: int | None = None) -> list[list[Block]]:
+def cut(width: int, depth: int, granularity: int | None = None, full: int = 0) -> list[list[Block]]:
     """The block RAMs of a bank: for each slice of its depth, from address 0 up, those beside each other."""
     lanes = byte_lanes(width, granularity or width)
     slices, base = [], 0
-    for s, mode in enumerate(tiling(depth, len(lanes))):
+    for s, mode in enumerate(tiling(depth, len(lanes), full)):
         # The first slices are the deepest, so that a slice begins at a multiple of its depth.
         assert base % mode.depth == 0
         slices.append([
@@ -109,9 +113,9 @@ def cut(width: int, depth: int, granularity: int | None = None) -> list[list[Blo
     return slices
 
 
-def blocks(width: int, depth: int, granularity: int | None = None) -> int:
+def blocks(width: int, depth: int, granularity: int | None = None, full: int = 0) -> int:
     """Number of block RAMs of a bank."""
-    return sum(len(group) for group in cut(width, depth, granularity))
+    return sum(len(group) for group in cut(width, depth, granularity, full))
 
 
 class BlockRam(wiring.Component):
@@ -188,6 +192,65 @@ class BlockRam(wiring.Component):
             **pins("i_CSA", Const(0, 3)), **pins("i_ADA", w_addr), **pins("i_DIA", self.w_data),
             i_CLKB=clock, i_CEB=self.r_en, i_OCEB=Const(1), i_WEB=Const(0), i_RSTB=Const(0),
             **pins("i_CSB", Const(0, 3)), **pins("i_ADB", Cat(zeros, self.r_addr)), **pins("o_DOB", self.r_data),
+        )  # fmt: skip
+
+
+class DualBlockRam(wiring.Component):
+    """One EBR as a true dual-port memory of 9- or 18-bit words: port A writes whole words or reads, port B reads; both
+    with output registers.
+
+    ``a_en``: port A reads, unless ``a_write``; ``a_q`` two cycles later, as ``b_q`` after ``b_en``. Otherwise as
+    :class:`BlockRam`. Port A's output behind a write of its own stays as it was (write mode NORMAL), which no user here
+    relies on.
+    """
+
+    def __init__(self, mode: Mode):
+        if mode.bytes > 2:
+            raise ValueError(f"{mode.width} bits: a true dual-port block RAM has up to 18")
+        self.mode = mode
+        super().__init__({
+            "a_en": In(1),
+            "a_write": In(1),
+            "a_addr": In(address_bits(mode.depth)),
+            "a_data": In(mode.width),
+            "a_q": Out(mode.width),
+            "b_en": In(1),
+            "b_addr": In(address_bits(mode.depth)),
+            "b_q": Out(mode.width),
+        })  # fmt: skip
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.ebr = self._primitive() if getattr(platform, "primitives", False) else self._twin()
+        return m
+
+    def _twin(self) -> Module:
+        m = Module()
+        m.submodules.array = array = memory.Memory(shape=self.mode.width, depth=self.mode.depth, init=[])
+        wp = array.write_port()
+        m.d.comb += [wp.en.eq(self.a_write), wp.addr.eq(self.a_addr), wp.data.eq(self.a_data)]
+        for en, addr, q in ((self.a_en & ~self.a_write, self.a_addr, self.a_q), (self.b_en, self.b_addr, self.b_q)):
+            rp = array.read_port()
+            out = Signal(self.mode.width, reset_less=True)
+            m.d.comb += [rp.en.eq(en), rp.addr.eq(addr), q.eq(out)]
+            m.d.sync += out.eq(rp.data)
+        return m
+
+    def _primitive(self) -> Instance:
+        mode = self.mode
+        zeros = Const(0, mode.address_shift)
+        # Whole words are written: with two bytes, both write enables (the lowest address pins) are set.
+        below = Cat(Const(3, 2), Const(0, mode.address_shift - 2)) if mode.bytes == 2 else zeros
+        return Instance(
+            "DP16KD",
+            p_GSR="DISABLED", p_RESETMODE="SYNC", p_ASYNC_RESET_RELEASE="SYNC",
+            p_DATA_WIDTH_A=mode.width, p_DATA_WIDTH_B=mode.width, p_REGMODE_A="OUTREG", p_REGMODE_B="OUTREG",
+            p_CSDECODE_A="0b000", p_CSDECODE_B="0b000", p_WRITEMODE_A="NORMAL", p_WRITEMODE_B="NORMAL",
+            i_CLKA=ClockSignal(), i_CEA=self.a_en | self.a_write, i_OCEA=Const(1), i_WEA=self.a_write, i_RSTA=Const(0),
+            **pins("i_CSA", Const(0, 3)), **pins("i_ADA", Cat(below, self.a_addr)), **pins("i_DIA", self.a_data),
+            **pins("o_DOA", self.a_q),
+            i_CLKB=ClockSignal(), i_CEB=self.b_en, i_OCEB=Const(1), i_WEB=Const(0), i_RSTB=Const(0),
+            **pins("i_CSB", Const(0, 3)), **pins("i_ADB", Cat(zeros, self.b_addr)), **pins("o_DOB", self.b_q),
         )  # fmt: skip
 
 
@@ -334,6 +397,10 @@ class Ecp5:
         """A bank cut into byte lanes and depth slices; None for one so small that LUT RAM takes it."""
         return _TiledBank(bank) if bank.width * bank.depth > LUT_RAM_BITS else None
 
+    def dual_bank(self, bank: DualBank) -> Elaboratable:
+        """A bank with two ports, cut likewise."""
+        return _TiledDualBank(bank)
+
     def rom(self, rom: Rom) -> Elaboratable:
         """A ROM: two ports share blocks of 1024 x 18; one port of up to 512 x 36 uses both ports of one."""
         return _TiledRom(rom)
@@ -377,19 +444,79 @@ class _TiledBank(Elaboratable):
                     ]
                     word.append(ram.r_data[BYTE * i : BYTE * i + bits])
             outputs.append(Cat(*word))
-        if len(slices) == 1:
-            m.d.comb += r.data.eq(outputs[0])
-            return m
-        # Which slice was read, held like the array's output and delayed like its register.
-        index = Signal(range(len(slices)))
-        with m.If(r.en):
-            m.d.sync += index.eq(sum((Const(s, len(index)) & c.replicate(len(index))).as_unsigned()
-                                     for s, c in enumerate(chosen)))  # fmt: skip
-        if bank.latency == 2:
-            late = Signal.like(index, reset_less=True)
-            m.d.sync += late.eq(index)
-            index = late
-        m.d.comb += r.data.eq(Array(outputs)[index])
+        m.d.comb += r.data.eq(_slice_read(m, r.en, chosen, outputs, bank.latency))
+        return m
+
+
+def _slice_read(m: Module, en: Value, chosen: Sequence[Value], outputs: Sequence[Value], latency: int) -> Value:
+    """What the slice that was read gives: the choice is held like the array's output and delayed like its register."""
+    if len(outputs) == 1:
+        return outputs[0]
+    index = Signal(range(len(outputs)))
+    with m.If(en):
+        m.d.sync += index.eq(sum((Const(s, len(index)) & c.replicate(len(index))).as_unsigned()
+                                 for s, c in enumerate(chosen)))  # fmt: skip
+    if latency == 2:
+        late = Signal.like(index, reset_less=True)
+        m.d.sync += late.eq(index)
+        index = late
+    return Array(outputs)[index]
+
+
+class _TiledDualBank(Elaboratable):
+    """Slices below ``bank.full`` of true dual-port block RAM; the second port only writes those above."""
+
+    def __init__(self, bank: DualBank):
+        self.bank = bank
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        bank = self.bank
+        r, u = bank.r, bank.u
+        outputs: list[Value] = []
+        chosen: list[Value] = []
+        stored: list[Value] = []
+        asked: list[Value] = []
+        for s, group in enumerate(cut(bank.width, bank.depth, full=bank.full)):
+            mode, base = group[0].mode, group[0].base
+            high = (mode.depth - 1).bit_length()
+            here, read_here = Signal(name=f"here{s}"), Signal(name=f"read{s}")
+            m.d.comb += [
+                here.eq(u.addr[high:] == base // mode.depth),
+                read_here.eq(r.addr[high:] == base // mode.depth),
+            ]
+            word: list[Value] = []
+            word_u: list[Value] = []
+            for block in group:
+                ram = BlockRam(mode, register=True) if mode.bytes > 2 else DualBlockRam(mode)
+                m.submodules[block.name] = ram
+                if isinstance(ram, BlockRam):
+                    m.d.comb += [
+                        ram.r_en.eq(r.en), ram.r_addr.eq(r.addr[:high]), ram.w_addr.eq(u.addr[:high]),
+                        ram.w_en.eq((u.write & here).replicate(mode.bytes)),
+                    ]  # fmt: skip
+                    written, read = ram.w_data, ram.r_data
+                else:
+                    m.d.comb += [
+                        ram.b_en.eq(r.en), ram.b_addr.eq(r.addr[:high]), ram.a_addr.eq(u.addr[:high]),
+                        ram.a_en.eq(u.en), ram.a_write.eq(u.write & here),
+                    ]  # fmt: skip
+                    written, read = ram.a_data, ram.b_q
+                for i, (at, bits) in enumerate(block.lanes):
+                    place = slice(BYTE * i, BYTE * i + bits)
+                    m.d.comb += written[place].eq(u.data[at : at + bits])
+                    word.append(read[place])
+                    if isinstance(ram, DualBlockRam):
+                        word_u.append(ram.a_q[place])
+            outputs.append(Cat(*word))
+            chosen.append(read_here)
+            if word_u:
+                stored.append(Cat(*word_u))
+                asked.append(here)
+        m.d.comb += [
+            r.data.eq(_slice_read(m, r.en, chosen, outputs, 2)),
+            u.q.eq(_slice_read(m, u.en & ~u.write, asked, stored, 2)),
+        ]
         return m
 
 

@@ -20,8 +20,9 @@ def memory_rows(cfg: Config) -> list[tuple[str, int, int, int, int]]:
     """(name, banks, words, bits, bits written together) of the memories made of block RAM, the small ones of
     link, sampling and scalar unit left out."""
     vector = cfg.vlanes * WORD
+    shapes = ((_NAMES[space], space_shape(cfg, space)[0], bank_shape(cfg, space)) for space in BANKED)
     return [
-        *((_NAMES[space], *space_shape(cfg, space), *bank_shape(cfg, space)) for space in BANKED),
+        *((name, banks, shape.depth, shape.width, shape.granularity) for name, banks, shape in shapes),
         ("vectors", 1, cfg.vector_depth, vector, vector),
         ("activations", 1, cfg.act_depth, cfg.act_word_bits, cfg.act_word_bits),
     ]

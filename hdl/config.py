@@ -93,6 +93,12 @@ class Config:
     """Elements of the longest K or V vector (head size) that can be quantised."""
     square_lanes: int = BLOCK
     """Squares of the residual stream formed in a cycle, for its norm: a whole block, or down to a row of the VXM."""
+    ecc: bool = False
+    """Weight memories hold words of :mod:`hdl.ecc`: single errors are corrected, double errors end a run."""
+    value_depth: int = 0
+    """With ``ecc``: weight words, from address 0 on, that the V cache may lie in; 0: all. A value is one byte of its
+    word, so the word is read, corrected, changed and written back through a second port that also reads. A block RAM of
+    ECP5 has that at up to 18 bits, not at 36 (``fpga/ecp5.py``)."""
     time_bits: int = 12
     """Bits of an instruction's issue time, relative to its phase."""
     weight_bits: int = 4
@@ -119,6 +125,7 @@ class Config:
         need(self.acc_bits <= 46, "acc_bits", "accumulator times 17-bit scale must stay within 63 bits")
         need(self.weight_bits in (4, 8), "weight_bits", "weights are int4 or int8")
         need(self.topk_max >= self.experts_per_token_max, "topk_max", "the router uses the same unit")
+        need(self.value_depth >= 0, "value_depth", "is a number of words")
         long_enough = self.head_max >= BLOCK and _is_pow2(self.head_max)
         need(long_enough, "head_max", f"must be a power of two of at least {BLOCK}")
 
@@ -146,6 +153,11 @@ class Config:
     def word_rows(self) -> int:
         """VXM rows that make one activation word."""
         return self.lanes // self.vlanes
+
+    @property
+    def value_words(self) -> int:
+        """Weight words, from address 0 on, that can hold values."""
+        return min(self.value_depth, self.weight_depth) if self.ecc and self.value_depth else self.weight_depth
 
     def slots(self, width: int) -> int:
         """Result rows of one accumulator set, for weights of ``width`` bits."""
@@ -189,28 +201,32 @@ TINY = Config(
     name="tiny", lanes=8, columns=4, vlanes=4, accs=4, acc_bits=40,
     weight_depth=2048, act_depth=128, scale_depth=1024, coef_depth=512, vector_depth=128,
     queue_depth=512, phase_depth=32, context_max=64, vocab_max=512, experts_max=8, topk_max=4,
+    ecc=True,
 )  # fmt: skip
 
 ULX3S_85F = Config(
     name="ulx3s-85f", lanes=8, columns=16, vlanes=4, accs=16, acc_bits=36,
     weight_depth=2560, act_depth=512, scale_depth=2560, coef_depth=2048, vector_depth=512,
     queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=16, topk_max=8,
+    ecc=True, value_depth=2048,
 )  # fmt: skip
 
 ULX3S_45F = Config(
     name="ulx3s-45f", lanes=8, columns=8, vlanes=2, accs=16, acc_bits=36,
     weight_depth=2048, act_depth=512, scale_depth=2560, coef_depth=1024, vector_depth=512,
     queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=8, topk_max=4,
-    head_max=64, clock_hz=75e6,
+    head_max=64, clock_hz=75e6, ecc=True,
 )  # fmt: skip
 
 ULX3S_25F = Config(
     name="ulx3s-25f", lanes=8, columns=2, vlanes=2, accs=16, acc_bits=36,
     weight_depth=3072, act_depth=512, scale_depth=1024, coef_depth=1024, vector_depth=512,
     queue_depth=512, phase_depth=32, context_max=128, vocab_max=512, experts_max=8, topk_max=3,
-    head_max=64, square_lanes=2, clock_hz=75e6,
+    head_max=64, square_lanes=2, clock_hz=75e6, ecc=True,
 )  # fmt: skip
 
+# No error correction: nothing upsets a simulator's arrays, and its memories are what a simulation of this size is
+# made of.
 LARGE = Config(
     name="large", lanes=32, columns=32, vlanes=8, accs=16, acc_bits=46,
     weight_depth=1 << 18, act_depth=4096, scale_depth=1 << 16, coef_depth=1 << 16, vector_depth=1 << 14,

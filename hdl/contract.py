@@ -11,6 +11,9 @@ from .image import Param
 from .isa import PHASE_FIELDS, get_isa
 from .timing import get_timing
 
+PROPERTIES = ("dot", "gather", "acc", "max", "act_write", "kv_write", "value_pace", "sxm_act", "sxm_kv", "memory_error")
+"""Latencies that depend on the configuration."""
+
 
 def contract_hash(cfg: Config) -> str:
     """16 hex digits over instruction formats, phase format, latencies and parameters.
@@ -24,7 +27,7 @@ def contract_hash(cfg: Config) -> str:
     ]
     timing = get_timing(cfg)
     latencies = {f.name: getattr(timing, f.name) for f in dataclasses.fields(timing) if f.name != "cfg"}
-    latencies |= {name: getattr(timing, name) for name in ("dot", "gather", "acc", "max")}
+    latencies |= {name: getattr(timing, name) for name in PROPERTIES}
     phase = [[f.name, f.bits] for f in PHASE_FIELDS]
     params = [[p.name, int(p)] for p in Param]
     text = json.dumps([fields, phase, latencies, params], sort_keys=True)

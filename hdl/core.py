@@ -1,4 +1,4 @@
-"""The LPU: host link, ICU and the four slices, wired. No logic of its own but registers on the load bus."""
+"""The LPU: host link, ICU and the four slices, wired. No logic of its own but registers on long ways."""
 
 from __future__ import annotations
 
@@ -51,6 +51,9 @@ class Core(wiring.Component):
         wiring.connect(m, host.run, icu.control)
         m.d.comb += [self.busy.eq(host.busy), self.error.eq(host.error), self.fault.eq(icu.fault)]
         m.d.comb += self.has_image.eq(host.has_image)
+        # Words with errors: to who counts them, and to who ends the run.
+        m.d.sync += [host.corrected.eq(mxm.corrected), host.uncorrectable.eq(mxm.uncorrectable)]
+        m.d.sync += icu.memory_error.eq(mxm.uncorrectable != 0)
         load = LoadBus(cfg).create()
         relay_load(m, host.load, load)
         for unit in (icu, mxm, vxm, scale, coef):

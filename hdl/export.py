@@ -2,7 +2,7 @@
 
 Amaranth writes one module for each instance and 8 characters for each byte of a memory's initial zeros. Here
 modules with the same text become one, initial zeros become a loop, and SRAM banks become instances of
-``verilog/lpu_bank.v``: a tenth of the text, and simulators compile a column once.
+those in ``verilog/``: a tenth of the text, and simulators compile a column once.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from amaranth.hdl import ClockSignal, Elaboratable, Instance
 
 from .config import Config
 from .core import Core
-from .mem import Bank
+from .mem import Bank, DualBank
 
 TOP = "lpu"
-_BANK = Path(__file__).parent / "verilog" / "lpu_bank.v"
+_BANKS = tuple(Path(__file__).parent / "verilog" / f"{name}.v" for name in ("lpu_bank", "lpu_dual_bank"))
 
 
 class SimulationPlatform:
-    """An elaboration platform whose banks are ``verilog/lpu_bank.v``."""
+    """An elaboration platform whose banks are those in ``verilog/``."""
 
     def bank(self, bank: Bank) -> Instance:
         """The bank's array as an instance, connected to the bank's ports."""
@@ -36,14 +36,24 @@ class SimulationPlatform:
             i_w_en=w.en, i_w_addr=w.addr, i_w_data=w.data,
         )  # fmt: skip
 
+    def dual_bank(self, bank: DualBank) -> Instance:
+        """Likewise of one with two ports."""
+        r, u = bank.r, bank.u
+        return Instance(
+            "lpu_dual_bank",
+            p_WIDTH=bank.width, p_DEPTH=bank.depth, p_ABITS=len(r.addr),
+            i_clk=ClockSignal(), i_r_en=r.en, i_r_addr=r.addr, o_r_data=r.data,
+            i_u_en=u.en, i_u_write=u.write, i_u_addr=u.addr, i_u_data=u.data, o_u_q=u.q,
+        )  # fmt: skip
+
 
 def to_verilog(top: Elaboratable, name: str) -> str:
-    """Verilog of a component for simulation, with the bank appended. Same component, same text."""
+    """Verilog of a component for simulation, with the banks appended. Same component, same text."""
     text = rtlil.convert(top, name=name, platform=SimulationPlatform(), emit_src=False)
     text = share_modules(text)
     text, cleared = _strip_zeros(text)
     body = verilog._convert_rtlil_text(text, strip_internal_attrs=True)
-    return _clear_memories(body, cleared) + "\n" + _BANK.read_text()
+    return "\n".join([_clear_memories(body, cleared), *(bank.read_text() for bank in _BANKS)])
 
 
 def export(cfg: Config) -> str:

@@ -89,6 +89,11 @@ class Reason(enum.IntEnum):
     LIMIT = 1
     CONTEXT = 2
     ABORT = 3
+    MEMORY = 4
+    """A weight word with an error that cannot be corrected was used. The token in work is not told."""
+
+
+REASON_BITS = max(Reason).bit_length()
 
 
 def row_bytes(cfg: Config, space: Space) -> int:
@@ -134,13 +139,18 @@ def relay_load(m: Module, source: wiring.PureInterface, sink: wiring.PureInterfa
     m.d.sync += [getattr(sink, name).eq(getattr(source, name)) for name in source.signature.members]
 
 
+def error_bits(cfg: Config) -> int:
+    """Bits of a count of words with errors in one cycle: a read of all columns, a change in each superlane."""
+    return (cfg.columns + cfg.vlanes).bit_length()
+
+
 class RunControl(wiring.Signature):
     """Host side to ICU (``Out`` members are driven by the host side).
 
     ``start``: pulse, begins a run with the parameters loaded; ``abort``: pulse, ends it after the token in
     work. From the ICU: ``busy``; ``record``: pulse once for every token processed, with ``token`` (the id
-    sampled; meaningless when ``sampled`` is low, i.e. a prompt token but the last) and ``cycles`` it took;
-    ``done``: pulse with ``reason``.
+    sampled; meaningless when ``sampled`` is low, i.e. a prompt token but the last) and ``cycles`` it took, but
+    not for one that a memory error ends; ``done``: pulse with ``reason``.
     """
 
     def __init__(self, cfg: Config):
@@ -153,5 +163,5 @@ class RunControl(wiring.Signature):
             "token": wiring.In(cfg.token_bits),
             "cycles": wiring.In(32),
             "done": wiring.In(1),
-            "reason": wiring.In(2),
+            "reason": wiring.In(REASON_BITS),
         })  # fmt: skip

@@ -20,7 +20,7 @@ from .contract import contract_hash
 from .image import Param, Space
 from .isa import Queue
 
-VERSION = 2
+VERSION = 3
 """Protocol version. Counts up with every change that an older host or device would misunderstand."""
 MAGIC = int.from_bytes(b"oLPU", "little")
 """First field of an INFO answer: tells an LPU from any other device that talks COBS."""
@@ -145,6 +145,8 @@ FIELDS: Mapping[Request | Reply, Fields] = {
         ("tokens", 4),  # sampled since reset
         ("cycles", 8),  # in which a run was in progress, since reset
         ("records", 2),  # of the present or last run
+        ("corrected", 4),  # weight words used with a single error, since reset
+        ("uncorrectable", 4),  # weight words used with another error
     ),
 }
 

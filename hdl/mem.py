@@ -56,6 +56,19 @@ class WritePort(wiring.Signature):
         })  # fmt: skip
 
 
+class UpdatePort(wiring.Signature):
+    """Second port of a memory: writes ``data`` where ``write``, else, where ``en``, reads; ``q`` two cycles later."""
+
+    def __init__(self, width: int, depth: int):
+        super().__init__({
+            "en": Out(1),
+            "write": Out(1),
+            "addr": Out(address_bits(depth)),
+            "data": Out(width),
+            "q": In(width),
+        })  # fmt: skip
+
+
 class LaneWrite(wiring.Signature):
     """Write of one 16-bit value into one lane (a bit of ``en``) of a row of the scale or coef memory."""
 
@@ -83,12 +96,14 @@ class KvWrite(wiring.Signature):
 
     ``column``, ``superlane``: one-hot, which columns are written (VALUE: that column of every superlane);
     ``mask``: byte lanes of the word. Byte lane b of superlane v takes ``row[v]`` when ``value``, else
-    ``row[b % vlanes]``.
+    ``row[b % vlanes]``. ``fresh``: the word's other bytes hold nothing yet (first row of a word of K; first key of a
+    word of V, in a cache that has not wrapped), so they may become zero.
     """
 
     def __init__(self, cfg: Config):
         super().__init__({
             "value": Out(1),
+            "fresh": Out(1),
             "column": Out(cfg.superlane_columns),
             "superlane": Out(cfg.vlanes),
             "mask": Out(cfg.lanes),
@@ -141,6 +156,37 @@ class Bank(wiring.Component):
             m.d.sync += out.eq(data)
             data = out
         m.d.comb += self.r.data.eq(data)
+        return m
+
+
+class DualBank(wiring.Component):
+    """``depth`` words of ``width`` bits with a read port of two cycles (array, output register: as :class:`Bank`) and a
+    second port that writes whole words or reads.
+
+    ``full``: words, from address 0 on, that the second port can read; what it reads beyond is not to be relied on.
+    Nor is a word that one port reads in the cycle in which the other one writes it.
+    """
+
+    def __init__(self, *, width: int, depth: int, full: int):
+        self.width = width
+        self.depth = depth
+        self.full = full
+        super().__init__({"r": In(ReadPort(width, depth)), "u": In(UpdatePort(width, depth))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        own = platform.dual_bank(self) if hasattr(platform, "dual_bank") else None
+        if own is not None:
+            m.submodules.array = own
+            return m
+        m.submodules.array = array = memory.Memory(shape=unsigned(self.width), depth=self.depth, init=[])
+        wp, u = array.write_port(), self.u
+        m.d.comb += [wp.en.eq(u.write), wp.addr.eq(u.addr), wp.data.eq(u.data)]
+        for en, addr, q in ((self.r.en, self.r.addr, self.r.data), (u.en & ~u.write, u.addr, u.q)):
+            rp = array.read_port()
+            out = Signal(self.width, reset_less=True)
+            m.d.comb += [rp.en.eq(en), rp.addr.eq(addr), q.eq(out)]
+            m.d.sync += out.eq(rp.data)
         return m
 
 

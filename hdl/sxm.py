@@ -106,7 +106,9 @@ class ActQuantiser(wiring.Component):
         rows = [Signal(data.ArrayLayout(signed(ACT_RANGE), cfg.vlanes), name=f"row{r}", reset_less=True)
                 for r in range(cfg.block_rows)]  # fmt: skip
         total = Signal(ACT_RANGE - 1, reset_less=True)
-        done, first, sumsq = Signal(), Signal(), Signal()
+        done = Signal()
+        first = Signal()
+        sumsq = Signal()
         block = Signal(max(1, block_bits))
         addr = Signal(address_bits(cfg.act_depth))
         fresh = any_of([magnitude(self.row[v]) for v in range(cfg.vlanes)])
@@ -251,7 +253,8 @@ class SumOfSquares(wiring.Component):
             exp = reg(exp, f"exp{i + 1}")
         shifted = reg(block << Cat(Const(0, 1), exp), "shifted")
         for i in range(stages - 1):
-            valid_next, start_next = Signal(name=f"valid{i + 1}"), Signal(name=f"start{i + 1}")
+            valid_next = Signal(name=f"valid{i + 1}")
+            start_next = Signal(name=f"start{i + 1}")
             m.d.sync += [valid_next.eq(valid), start_next.eq(start)]
             valid, start = valid_next, start_next
         before, over = self.total[:SUMSQ_BITS], self.total[SUMSQ_BITS]
@@ -265,9 +268,13 @@ class SumOfSquares(wiring.Component):
         if self.beats == 1:
             return self.valid, self.start, self.exp, [self.mant[i] for i in range(BLOCK)]
         bits = self.lanes * ACT_BITS
-        waiting, left = Signal(), Signal(range(self.beats))
-        next_mant, next_exp, next_start = Signal(BLOCK * ACT_BITS), Signal(ACT_EXP_BITS), Signal()
-        mant, exp = Signal((BLOCK - self.lanes) * ACT_BITS, reset_less=True), Signal(ACT_EXP_BITS, reset_less=True)
+        waiting = Signal()
+        left = Signal(range(self.beats))
+        next_mant = Signal(BLOCK * ACT_BITS)
+        next_exp = Signal(ACT_EXP_BITS)
+        next_start = Signal()
+        mant = Signal((BLOCK - self.lanes) * ACT_BITS, reset_less=True)
+        exp = Signal(ACT_EXP_BITS, reset_less=True)
         take = Signal()
         m.d.comb += take.eq(waiting & (left == 0))
         with m.If(self.valid):
@@ -289,9 +296,12 @@ class KvQuantiser(wiring.Component):
     """K or V vectors: kept until the exponent is known, then written to the weight memories row by row.
 
     Inputs belong to stage COLLECT; ``row`` is saturated to KV_RANGE bits. The vector whose last row
-    (``i1_last``) is that of a micro-op at t leaves in cycles t + QUANTISE + 1 + i, i = 0 .. rows - 1, its exponent
-    with the first row. The last row of the next must come at t + rows or later: a vector that is not shorter
-    may follow at once.
+    (``i1_last``) is that of a micro-op at t leaves in cycles t + QUANTISE + 1 + i pace, i = 0 .. rows - 1, its exponent
+    with the first row; pace: 1, of values ``Timing.value_pace``. The last row of the next must come at t + rows pace or
+    later: a vector that is not shorter may follow at once where the pace is 1; where it is 2, a longer one begins no
+    sooner than one of as many rows could.
+
+    ``fresh``: of the word of V that the slot is the first of, the other slots hold nothing yet.
     """
 
     def __init__(self, cfg: Config):
@@ -308,6 +318,7 @@ class KvQuantiser(wiring.Component):
             "vset": In(layout["vset"].shape),
             "srow": In(layout["srow"].shape),
             "slot": In(cfg.position_bits),
+            "fresh": In(1),
             "kv": Out(KvWrite(cfg)),
             "k_scale": Out(LaneWrite(cfg, cfg.scale_depth)),
             "v_scale": Out(LaneWrite(cfg, cfg.coef_depth)),
@@ -331,14 +342,20 @@ class KvQuantiser(wiring.Component):
         total = Signal(KV_RANGE - 1, reset_less=True)
         fresh = any_of([magnitude(self.row[v]) for v in range(cfg.vlanes)])
         done = Signal()
-        value, dst, vset = Signal(), Signal.like(self.dst), Signal.like(self.vset)
-        srow, slot, last_row = Signal.like(self.srow), Signal.like(self.slot), Signal(address_bits(depth))
+        value = Signal()
+        alone = Signal()
+        dst = Signal.like(self.dst)
+        vset = Signal.like(self.vset)
+        srow = Signal.like(self.srow)
+        slot = Signal.like(self.slot)
+        last_row = Signal(address_bits(depth))
         m.d.comb += [wp.en.eq(self.valid), wp.addr.eq(self.i1), wp.data.eq(self.row)]
         m.d.sync += done.eq(self.valid & self.i1_last)
         with m.If(self.valid):
             m.d.sync += [
                 total.eq(fresh | Mux(self.i1_first, 0, total)),
                 value.eq(self.value),
+                alone.eq(self.fresh),
                 dst.eq(self.dst),
                 vset.eq(self.vset),
                 srow.eq(self.srow),
@@ -346,30 +363,42 @@ class KvQuantiser(wiring.Component):
                 last_row.eq(self.i1),
             ]
 
-        # Stage EXPONENT: read row 0, then one row a cycle.
+        # Stage EXPONENT: read row 0, then one row a cycle, or every other one.
         kept = Signal(row, reset_less=True)
         exponent = Signal(4, reset_less=True)
-        reading, busy = Signal(), Signal()  # a row is read in this cycle; rows are left after this cycle
-        at, stop = Signal(address_bits(depth)), Signal(address_bits(depth))
-        m.d.comb += [reading.eq(done | busy), rp.addr.eq(Mux(done, 0, at))]
-        m.d.sync += [kept.eq(rp.data), at.eq(rp.addr + 1)]
+        reading = Signal()  # a row is read in this cycle
+        busy = Signal()  # rows are left after this cycle
+        at = Signal(address_bits(depth))
+        stop = Signal(address_bits(depth))
+        value2 = Signal()
+        pause = Signal()
+        m.d.comb += [reading.eq(done | (busy & ~pause)), rp.addr.eq(Mux(done, 0, at))]
+        m.d.sync += kept.eq(rp.data)
+        if get_timing(cfg).value_pace == 2:
+            m.d.sync += pause.eq(reading & Mux(done, value, value2))
+        with m.If(reading):
+            m.d.sync += at.eq(rp.addr + 1)
         with m.If(done):
             m.d.sync += [busy.eq(last_row != 0), stop.eq(last_row)]
             m.d.sync += exponent.eq(block_exponent(m, total, KV_BITS, "lead"))
-        with m.Elif(at == stop):
+        with m.Elif(reading & (at == stop)):
             m.d.sync += busy.eq(0)
 
         # Stage REDUCE: shift, and where the bytes belong. Stage QUANTISE: the bytes, registered on the way to
         # the many columns.
-        emit, begin = Signal(), Signal()
-        value2, addr, vset2 = Signal(), Signal.like(self.kv.addr), Signal.like(vset)
-        srow2, slot2 = Signal.like(srow), Signal.like(slot)
+        emit = Signal()
+        begin = Signal()
+        alone2 = Signal()
+        addr = Signal.like(self.kv.addr)
+        vset2 = Signal.like(vset)
+        srow2 = Signal.like(srow)
+        slot2 = Signal.like(slot)
         place = Signal(max(1, place_bits))  # of the row's bytes in a K word
         column = Signal(cfg.superlane_columns, init=1)  # one-hot, of the row's bytes in a V set
         m.d.sync += [emit.eq(reading), begin.eq(done)]
         with m.If(done):
             m.d.sync += [
-                value2.eq(value), addr.eq(dst), vset2.eq(vset), srow2.eq(srow), slot2.eq(slot),
+                value2.eq(value), alone2.eq(alone), addr.eq(dst), vset2.eq(vset), srow2.eq(srow), slot2.eq(slot),
                 place.eq(0), column.eq(1),
             ]  # fmt: skip
         with m.Elif(emit):
@@ -395,6 +424,7 @@ class KvQuantiser(wiring.Component):
             m.d.sync += [held.eq(value), port.eq(held)]
 
         leave(self.kv.value, value2, "value")
+        leave(self.kv.fresh, Mux(value2, alone2, place == 0), "fresh")
         leave(self.kv.superlane, Mux(emit, Mux(value2, (1 << cfg.vlanes) - 1, superlane), 0), "superlane")
         leave(self.kv.column, Mux(value2, column, slot_column if column_bits else 1), "column")
         leave(self.kv.mask, Mux(value2, value_mask, key_mask), "mask")
@@ -472,6 +502,9 @@ class Sxm(wiring.Component):
             m.d.sync += uops[-1].eq(uops[-2])
         uop = uops[COLLECT]
         slot = delayed(m, self.state.slot, COLLECT, name="slot")[-1]
+        # The first slot of a word, and no key was there before: the cache has not wrapped.
+        first_slot = self.state.slot[: (cfg.lanes - 1).bit_length()] == 0
+        fresh = delayed(m, first_slot & (self.state.keys == self.state.slot + 1), COLLECT, name="fresh")[-1]
         is_act = uop.op == SxmMode.ACT.value
         m.submodules.act = act = ActQuantiser(cfg)
         m.submodules.kv = kv = KvQuantiser(cfg)
@@ -498,6 +531,7 @@ class Sxm(wiring.Component):
             kv.vset.eq(uop.vset),
             kv.srow.eq(uop.srow),
             kv.slot.eq(slot),
+            kv.fresh.eq(fresh),
         ]
         for way in (act, kv):
             m.d.comb += [way.i1.eq(uop.i1), way.i1_last.eq(uop.i1_last), way.dst.eq(uop.dst)]

@@ -33,14 +33,26 @@ class Timing:
         """ABC.DOT at t: an ACC at t + dot reads the sum (superlane skew is the same on both sides).
 
         Weight read 2, register 1, multiplier 2 (input and output registers), tree 2, exponent shift 1, accumulate
-        1; one more where the blocks of a word have to be added up.
+        1; one more where the blocks of a word have to be added up. With error correction the register is two:
+        syndrome, correction.
         """
-        return 9 + (1 if self.cfg.blocks > 1 else 0)
+        return 9 + self._correction + (1 if self.cfg.blocks > 1 else 0)
+
+    @property
+    def _correction(self) -> int:
+        """Stages that error correction adds to a read."""
+        return 1 if self.cfg.ecc else 0
 
     @property
     def gather(self) -> int:
         """ABC.GATHER at t: row i of the word (vlanes weights) is on the gather stream in cycle t + gather + i."""
-        return 4 + self.cfg.vlanes
+        return 4 + self._correction + self.cfg.vlanes
+
+    @property
+    def memory_error(self) -> int:
+        """ABC at t reads an uncorrectable word: a token whose last cycle is t + memory_error or later is not told
+        (the column's register, sums over superlane, tile and the way to the ICU, its register, the decision)."""
+        return self.cfg.vlanes + 8 + self._correction
 
     # VXM
     @property
@@ -78,16 +90,40 @@ class Timing:
     vx_sum: int = 10
     """Last VX.EXP micro-op at t: an SFU.RECIP at t + vx_sum sees the whole SUM."""
 
-    act_write: int = 2
-    """An activation word written in cycle c is read by an ABC at c - act_write: the tile asks for it a cycle
-    after the micro-op, and the memory forwards what is written a cycle after that."""
-    kv_write: int = 2
-    """Cycles a row of K or V spends in the tile's write registers."""
+
+    @property
+    def act_write(self) -> int:
+        """An activation word written in cycle c is read by an ABC at c - act_write: the tile asks for it a cycle
+        after the micro-op (with error correction, two), and the memory forwards what is written a cycle after
+        that."""
+        return 2 + self._correction
+
+    value_update: int = 7
+    """With error correction: cycles from reading the word that a value goes into to writing it back, an odd number
+    (``value_pace``). Array and output register 2, choice of the column 1, syndrome and correction 2, check bits 1,
+    write register 1."""
+
+    @property
+    def kv_write(self) -> int:
+        """Cycles a row of K or V, or one that is loaded, spends in the tile's write registers."""
+        return 2 + (self.value_update if self.cfg.ecc else 0)
+
+    @property
+    def value_pace(self) -> int:
+        """Cycles between rows of V that leave the SXM.
+
+        With error correction each takes two turns of its column's second port: its word is read, and written
+        ``value_update`` cycles later. Of C columns in turn, C even, each is read in cycles of the same parity, and
+        written in those of the other one. A single column takes a row every other cycle.
+        """
+        return 2 if self.cfg.ecc and self.cfg.superlane_columns == 1 else 1
 
     # SXM
-    sxm_act: int = 4
-    """Micro-op with a word's last row at t: an ABC at t + sxm_act reads the word (the quantiser takes 7
-    cycles, but its word is forwarded past both stages of the activation memory)."""
+    @property
+    def sxm_act(self) -> int:
+        """Micro-op with a word's last row at t: an ABC at t + sxm_act reads the word (the quantiser takes 7
+        cycles, but its word is forwarded past both stages of the activation memory)."""
+        return 6 - self.act_write
 
     @property
     def sxm_sumsq(self) -> int:
@@ -98,9 +134,11 @@ class Timing:
         beats = BLOCK // self.cfg.square_lanes
         return 13 + (0 if beats == 1 else 1 + 2 * (beats - 1))
 
-    sxm_kv: int = 9
-    """Last row of a K or V vector of g rows at t: the whole vector, its exponent too, is readable by
-    ABC / SR / CR at t + sxm_kv + g (one row is written a cycle)."""
+    @property
+    def sxm_kv(self) -> int:
+        """Last row of a K or V vector of g rows at t: the whole vector, its exponent too, is readable by
+        ABC / SR / CR at t + sxm_kv + g (one row is written a cycle); V at t + sxm_kv + (g - 1) value_pace + 1."""
+        return 7 + self.kv_write
 
     # SFU
     sfu_rsqrt: int = 9

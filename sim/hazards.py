@@ -7,10 +7,12 @@ cycles of the token, of micro-ops.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from hdl.config import BLOCK, Config
 from hdl.timing import Timing
+
+from .second_ports import Place, SecondPorts
 
 
 class MachineError(RuntimeError):
@@ -18,13 +20,18 @@ class MachineError(RuntimeError):
 
 
 class Hazards:
-    """The rules, for one token."""
+    """The rules, for one token; ``before``: those of the one before, which took ``cycles``."""
 
-    def __init__(self, cfg: Config, timing: Timing):
+    def __init__(self, cfg: Config, timing: Timing, before: Hazards | None = None, cycles: int = 0):
         self.cfg, self.t = cfg, timing
         self._defined = {"R[0]"}
         self._changing: dict[tuple[str, int], tuple[int, int]] = {}
-        self._kv: tuple[int, int] | None = None
+        ports_before: SecondPorts | None = before._second_ports if before else None
+        self._second_ports: SecondPorts = SecondPorts(timing, ports_before, cycles)
+        # The last K or V vector: cycle of its last row, rows, cycles between those that leave the SXM.
+        self._kv: tuple[int, int, int] | None = None
+        if before is not None and before._kv is not None:
+            self._kv = before._kv[0] - cycles, *before._kv[1:]
         self._scalars: dict[tuple[int, int], int] = {}
         self._squares: list[int] = []
         self._experts: dict[int, tuple[int, int]] = {}
@@ -48,18 +55,31 @@ class Hazards:
 
     # Memories ------------------------------------------------------------------------------------------
 
-    def kv_written(self, cycle: int, rows: int, words: Iterable[int], table: str, row: int) -> None:
-        """The last of a K or V vector's rows comes in ``cycle``; it goes to weight words and a row of a table."""
+    def kv_row(self, cycle: int, index: int) -> None:
+        """A row of a K or V vector comes: not to where one of the vector before is still kept."""
+        if self._kv is not None:
+            end, rows, pace = self._kv
+            if index < rows and cycle <= end + index * pace:
+                raise MachineError(f"cycle {cycle}: SXM: row {index} of a vector comes before the last one's has left")
+
+    def kv_written(self, cycle: int, places: Sequence[Place], table: str, row: int) -> None:
+        """The last of a K or V vector's rows comes in ``cycle``; they go to ``places`` and a row of a table, of
+        scales if it is K."""
+        rows, value = len(places), table == "coef"
         if rows * self.cfg.vlanes > self.cfg.head_max:
             raise MachineError(f"cycle {cycle}: SXM: a vector of {rows} rows is longer than {self.cfg.head_max}")
-        if self._kv is not None and cycle < self._kv[0] + self._kv[1]:
+        if self._kv is not None and cycle < self._kv[0] + self._kv[1] * self._kv[2]:
             raise MachineError(f"cycle {cycle}: SXM: a vector ends before the one before it is written")
-        self._kv = cycle, rows
-        done = cycle + self.t.sxm_kv + rows
+        pace = self.t.value_pace if value else 1
+        self._kv = cycle, rows, pace
+        if self.cfg.ecc and (problem := self._second_ports.problem(cycle, value, places)):
+            raise MachineError(f"cycle {cycle}: {problem}")
+        done = cycle + self.t.sxm_kv + (rows - 1) * pace + 1
         # Superlane s reads s cycles later than superlane 0, whose time the latency means.
-        for w in words:
-            self._changing["weight", w] = cycle + self.t.sxm_kv + 1 - self.cfg.vlanes, done
-        self._changing[table, row] = cycle + self.t.sxm_kv - 1, done
+        for _, word in places:
+            self._changing["weight", word] = cycle + self.t.sxm_kv + 1 - self.cfg.vlanes, done
+        # The exponent goes there at once, the rows by the tile's write registers.
+        self._changing[table, row] = cycle + self.t.sxm_kv - self.t.kv_write + 1, done
 
     def read(self, memory: str, row: int, cycle: int) -> None:
         """A weight word, or a row of the scale or coefficient memory, is read."""

@@ -40,6 +40,7 @@ from hdl.timing import get_timing
 
 from . import numerics as nx
 from .hazards import Hazards, MachineError
+from .second_ports import ANY, Place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +228,8 @@ class TokenRun:
         }
         self.layer = 0
         self.experts = [0] * MAX_EXPERTS_PER_TOKEN
-        self.hazards = Hazards(self.cfg, self.t)
+        last: Hazards | None = before.hazards if before else None
+        self.hazards: Hazards = Hazards(self.cfg, self.t, last, before.cycles if before else 0)
         self.streams: dict[str, dict[int, np.ndarray]] = collections.defaultdict(dict)
         self.effects: dict[int, list[Callable[[], None]]] = collections.defaultdict(list)
         self.uops: dict[int, list[Uop]] = collections.defaultdict(list)
@@ -671,30 +673,33 @@ class TokenRun:
         if uop["op"] == SxmMode.ACT:
             return self._quantise(cycle, uop, row)
         self.hazards.state_used(cycle, self.cycles)
+        self.hazards.kv_row(cycle, uop.i1)
         if uop.i1 == 0:
             self.vector_rows = []
         self.vector_rows.append(row)
         if uop.i1_last:
             q, e = nx.quantise_kv(np.concatenate(self.vector_rows), uop["shift"])
             write = self._write_key if uop["op"] == SxmMode.KEY else self._write_value
-            rows = len(self.vector_rows)
-            key = uop["op"] == SxmMode.KEY
-            words = self._kv_words(uop, rows)
-            self.hazards.kv_written(cycle, rows, words, "scale" if key else "coef", uop["srow"])
-            for w in words:
-                self._row("weight", self.m.weight[0], w, uop, read=False)
+            rows, key = len(self.vector_rows), uop["op"] == SxmMode.KEY
+            places = self._kv_places(uop, rows)
+            self.hazards.kv_written(cycle, places, "scale" if key else "coef", uop["srow"])
+            for _, word in places:
+                self._row("weight", self.m.weight[0], word, uop, read=False)
+                if not key and word >= self.cfg.value_words:
+                    raise MachineError(f"a value goes into weight[{word}] of {self.cfg.value_words} for values: {uop}")
             table = self.m.scale if key else self.m.coef
             self._row("scale" if key else "coef", table, uop["srow"], uop, read=False)
-            visible = cycle + self.t.sxm_kv + rows
+            visible = cycle + self.t.sxm_kv + (rows - 1) * (1 if key else self.t.value_pace) + 1
             self.effects[visible].append(lambda: write(uop, q, int(e)))
             return f"{SxmMode(uop['op']).name} {q.tolist()} exponent {int(e)}"
         return "collect"
 
-    def _kv_words(self, uop: Uop, rows: int) -> list[int]:
-        """Weight words that a K or V vector of so many rows goes to."""
+    def _kv_places(self, uop: Uop, rows: int) -> list[Place]:
+        """Column of a superlane and weight word that each row of a K or V vector goes to."""
+        columns = self.cfg.superlane_columns
         if uop["op"] == SxmMode.KEY:
-            return [uop["dst"] + i for i in range(-(-rows // self.cfg.word_rows))]
-        return [uop["dst"] + i * uop["vset"] for i in range(-(-rows // self.cfg.superlane_columns))]
+            return [(ANY, uop["dst"] + i // self.cfg.word_rows) for i in range(rows)]
+        return [(i % columns, uop["dst"] + i // columns * uop["vset"]) for i in range(rows)]
 
     def _quantise(self, cycle: int, uop: Uop, row: np.ndarray) -> str:
         cfg = self.cfg
@@ -738,6 +743,8 @@ class TokenRun:
     def _write_key(self, uop: Uop, q: np.ndarray, e: int) -> None:
         cfg = self.cfg
         column = self.slot % cfg.vlanes * cfg.superlane_columns + self.slot // cfg.vlanes % cfg.superlane_columns
+        if cfg.ecc:  # whole words: the last one is filled up with zeros
+            self.m.weight[column, uop["dst"] : uop["dst"] + -(-len(q) // cfg.lanes)] = 0
         for i, byte in enumerate(q & 255):
             self.m.weight[column, uop["dst"] + i // cfg.lanes, i % cfg.lanes] = byte
         self.m.scale[uop["srow"], self.slot % cfg.vlanes] = 1 << e
@@ -748,5 +755,8 @@ class TokenRun:
             row, lane = divmod(dim, cfg.vlanes)
             group, column = divmod(row, cfg.superlane_columns)
             address = uop["dst"] + group * uop["vset"]
-            self.m.weight[lane * cfg.superlane_columns + column, address, self.slot % cfg.lanes] = int(value) & 255
+            word = self.m.weight[lane * cfg.superlane_columns + column, address]
+            if cfg.ecc and self.slot % cfg.lanes == 0 and self.keys == self.slot + 1:
+                word[:] = 0  # nothing else in it: no need to know what it held
+            word[self.slot % cfg.lanes] = int(value) & 255
         self.m.coef[uop["srow"], self.slot % cfg.vlanes] = 1 << e

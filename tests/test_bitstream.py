@@ -21,7 +21,7 @@ from fpga.bitstream import Label, cells, check_label, find_wids, init_text, put,
 from fpga.board import BOARDS
 from fpga.boot import boot_words
 from fpga.build import platform
-from fpga.contents import BANKED, BOOT, bank_path
+from fpga.contents import BANKED, BOOT, bank_path, bank_shape
 from fpga.ecp5 import MODES, Block, BlockRam, Mode
 from fpga.floorplan import DIES, floorplan
 from fpga.netlist import Primitives
@@ -115,7 +115,7 @@ def test_put_replaces_contents_and_label(rng: np.random.Generator) -> None:
     old = ".device X\n\n.comment Part: X\n\n.tile A:B\narc: a b\n\n.bram_init 3\n000 001\n\n.bram_init 2\n007 006\n\n"
     once = put(old, TINY, label, contents)
     assert read_label(once) == label
-    assert "arc: a b\n" in once and ".bram_init 2\n007 006\n" in once and "000 001\n" not in once
+    assert "arc: a b\n" in once and ".bram_init 2\n007 006\n" in once and ".bram_init 3\n000 001\n" not in once
     assert put(once, TINY, label, contents) == once
     assert once.count(".bram_init") == count + 1
     boot = once.split(f".bram_init {2 + count}\n")[1].split()
@@ -125,7 +125,8 @@ def test_put_replaces_contents_and_label(rng: np.random.Generator) -> None:
 def test_every_word_of_a_bank_is_in_one_block(rng: np.random.Generator) -> None:
     """The blocks of a bank hold each bit of each word once."""
     path = bank_path(TINY, BANKED[0], 0)
-    depth, width = TINY.weight_depth, TINY.lanes * 8
+    shape = bank_shape(TINY, BANKED[0])
+    depth, width = shape.depth, shape.width
     words = [int.from_bytes(rng.bytes(width // 8), "little") for _ in range(depth)]
     back = [0] * depth
     for _, owner, block in cells(TINY):

@@ -35,6 +35,7 @@ class FakeLpu:
         self.writes = 0
         self.runs = 0
         self.mute = False
+        self.corrected = self.uncorrectable = 0
         self.decoder = FrameDecoder()
         self.rng = random.Random(seed)
         self.closed = False
@@ -115,6 +116,7 @@ class FakeLpu:
             self._send(Reply.STATUS, frame.seq, link.pack(
                 Reply.STATUS, busy=self.running, fault=0, last=self.last, frames_ok=0,
                 frames_bad=self.decoder.bad, tokens=0, cycles=0, records=self.made,
+                corrected=self.corrected, uncorrectable=self.uncorrectable,
             ))  # fmt: skip
             return
         ahead = (frame.seq - self.last) % 256

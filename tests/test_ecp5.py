@@ -12,9 +12,10 @@ from amaranth.back import rtlil
 from amaranth.hdl import Cat, ClockDomain, ClockSignal, Const, Elaboratable, Instance, Module, Signal
 
 from fpga import tools
-from fpga.board import BOARDS
-from fpga.ecp5 import EBR_BITS, MODES, Mode, blocks, byte_lanes, init_parameters, init_words, tiling
+from fpga.board import BOARDS, Board
+from fpga.ecp5 import EBR_BITS, MODES, Mode, blocks, byte_lanes, cut, init_parameters, init_words, tiling
 from hdl.config import ULX3S_85F
+from hdl.ecc import get_code
 
 
 def test_modes_fill_a_block() -> None:
@@ -49,11 +50,25 @@ def test_byte_lanes_divide_a_word(width: int, granularity: int) -> None:
     assert len(lanes) == width // granularity * -(-granularity // 9)
 
 
+@pytest.mark.parametrize("board", BOARDS.values(), ids=lambda board: board.name)
+def test_values_lie_where_both_ports_read(board: Board) -> None:
+    """And all words do where that costs no block RAM."""
+    cfg = board.cfg
+    width = get_code(8 * cfg.lanes).width
+    for group in cut(width, cfg.weight_depth, full=cfg.value_words):
+        for block in group:
+            assert block.mode.bytes <= 2 or block.base >= cfg.value_words
+    if cfg.value_words < cfg.weight_depth:
+        assert blocks(width, cfg.weight_depth, full=cfg.weight_depth) > blocks(width, cfg.weight_depth)
+
+
 def test_blocks_of_the_board() -> None:
     """The ulx3s-85f's memories, each with the number of blocks that its size allows."""
     cfg = ULX3S_85F
     assert tiling(cfg.weight_depth, 8) == (Mode(2048, 1), Mode(512, 4))
     assert blocks(8 * cfg.lanes, cfg.weight_depth, 8) == 10
+    coded = get_code(8 * cfg.lanes).width
+    assert blocks(coded, cfg.weight_depth, full=cfg.value_words) == 10, "no block for check bits"
     assert blocks(16 * cfg.vlanes, cfg.scale_depth, 16) == 10
     assert blocks(16 * cfg.vlanes, cfg.coef_depth, 16) == 8
     assert blocks(32 * cfg.vlanes, cfg.vector_depth) == 4

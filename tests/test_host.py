@@ -159,6 +159,8 @@ class Bench:
         self.records: list[Record] = []
         self.reason = Reason.LIMIT
         self.gap = 20
+        self.words_found: dict[str, int] = {}
+        """Counts of words with errors in each cycle, by port."""
         self.core_busy = False
         """The core runs without having been asked to."""
         self.cycle = 0
@@ -189,6 +191,8 @@ class Bench:
             ctx.set(dut.tx.ready, not self.tx_stopped and not self._stall())
             if self.core_busy:
                 ctx.set(dut.run.busy, 1)
+            ctx.set(dut.corrected, self.words_found.get("corrected", 0))
+            ctx.set(dut.uncorrectable, self.words_found.get("uncorrectable", 0))
             ctx.set(dut.run.record, 0)
             ctx.set(dut.run.done, 0)
             if plan and plan[0][0] <= self.cycle:
@@ -615,6 +619,33 @@ def test_status_counts() -> None:
     assert status.cycles == 11 * 50 + 1
 
 
+def test_words_with_errors_are_counted_and_end_the_image() -> None:
+    """Several in a cycle, too. Behind an uncorrectable one the device tells no image, so that it is loaded again."""
+    bench = Bench()
+    identity = b"\1\2\3\4\5\6\7\x08"
+    bench.talk(hello(), load(1, Space.PARAM, Param.IMAGE, identity))
+
+    def told() -> tuple[int, int, int]:
+        info, status = bench.talk(hello(1), Frame(Request.STATUS, 9))[-2:]
+        fields = link.unpack(Reply.INFO, info.payload)
+        counts = Status.decode(status.payload)
+        return fields["image"], counts.corrected, counts.uncorrectable
+
+    def happens(cycles: int, **found: int) -> None:
+        for port, count in found.items():
+            bench.words_found[port] = count
+        bench.step(cycles)
+        bench.words_found.clear()
+        bench.step(2)
+
+    image = int.from_bytes(identity, "little")
+    assert told() == (image, 0, 0)
+    happens(3, corrected=2)
+    assert told() == (image, 6, 0)
+    happens(1, corrected=1, uncorrectable=3)
+    assert told() == (0, 7, 3)
+
+
 def test_status_during_a_run_is_busy_and_outside_the_sequence() -> None:
     bench = Bench()
     bench.records, bench.gap = some_records(5), 1000
@@ -679,7 +710,7 @@ def test_converts_to_verilog(config: str) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    [CobsDecoder, CobsEncoder, FrameReceiver, Counters, lambda: Loader(TINY), lambda: RecordStore(TINY),
+    [CobsDecoder, CobsEncoder, FrameReceiver, lambda: Counters(3), lambda: Loader(TINY), lambda: RecordStore(TINY),
      lambda: Transmitter(TINY)],
 )  # fmt: skip
 def test_units_convert_to_verilog(unit: Callable) -> None:

@@ -164,8 +164,9 @@ def test_info_finds_the_config_and_refuses_strangers() -> None:
 
 def test_status_and_done() -> None:
     payload = link.pack(Reply.STATUS, busy=3, fault=Fault.CRC, last=4, frames_ok=5, frames_bad=6, tokens=7,
-                        cycles=1 << 40, records=8)  # fmt: skip
-    assert Status.decode(payload) == Status(True, True, Fault.CRC, 4, 5, 6, 7, 1 << 40, 8)
+                        cycles=1 << 40, records=8,
+                        corrected=9, uncorrectable=10)  # fmt: skip
+    assert Status.decode(payload) == Status(True, True, Fault.CRC, 4, 5, 6, 7, 1 << 40, 8, 9, 10)
     assert done_payload(link.pack(Reply.DONE, reason=Reason.CONTEXT, records=9)) == (Reason.CONTEXT, 9)
 
 

@@ -21,6 +21,7 @@ from verification.bench_mxm import SCENARIOS, shallow
 # No size is special: fewer vlanes than a block and as many, one block a word and several.
 SIZES = {
     "tiny": TINY,
+    "plain": dataclasses.replace(TINY, ecc=False),
     "ulx3s": ULX3S_85F,
     "v8l16": dataclasses.replace(TINY, lanes=16, columns=8, vlanes=8),
     "v2l32": dataclasses.replace(TINY, lanes=32, columns=4, vlanes=2, acc_bits=44),

@@ -185,7 +185,7 @@ NOISY = random.Random(1)
         (lambda heard: Frame(0x55, 1).encode(), r"frames arrive, but none that an LPU sends \(types 0x55\)"),
         (lambda heard: Frame(Reply.TOKENS, 1, b"\0\0").encode(), "an LPU sends, but answers no request"),
         (info_frame(magic=1), "not an LPU"),
-        (info_frame(version=1), r"version 1 .*this program version 2: the bitstream is older"),
+        (info_frame(version=1), rf"version 1 .*this program version {link.VERSION}: the bitstream is older"),
         (info_frame(version=9), "version 9 .*this program is older"),
         (info_frame(config=5), r"config 0500000000000000, unknown to this program, which knows tiny .*lpu program"),
         (info_frame(contract=5), "config tiny. was built from another version of the instruction set"),
@@ -348,6 +348,26 @@ def test_half_loaded_image_is_none(names: Compilation) -> None:
         driver.load_image(dataclasses.replace(names.image, cfg=other))
 
 
+def test_an_uncorrectable_word_is_written_over(names: Compilation) -> None:
+    """Behind one, every word of the weight memories is written before any is read: zeros, and the image over them."""
+    device = FakeLpu(TINY)
+    driver = Driver(device, timeout=0.01)
+    driver.load_image(names.image)
+    banks, depth = link.space_shape(TINY, Space.WEIGHT)
+    weights = {place: rows for place, rows in device.rows.items() if place[0] == Space.WEIGHT}
+    assert len(weights) < banks * depth, "the image leaves words for the caches"
+    device.corrected, device.rows = 5, {}
+    driver.load_image(names.image)
+    assert {p: rows for p, rows in device.rows.items() if p[0] == Space.WEIGHT} == weights, "nothing to mend"
+    device.uncorrectable = 1
+    device.rows = {(int(Space.WEIGHT), bank, row): b"\xff" * 8 for bank in range(banks) for row in range(depth)}
+    driver.load_image(names.image)
+    for place, rows in device.rows.items():
+        if place[0] == Space.WEIGHT:
+            assert rows == weights.get(place, bytes(8)), place
+    assert driver.info().image == names.image.identity
+
+
 # --------------------------------------------------------------------------------------------------- commands
 
 
@@ -397,6 +417,20 @@ def test_generate(device: FakeLpu, names: Compilation) -> None:
     assert report["latency_cycles"] == [800, 804, 808]
     assert report["core_tokens_per_second"] == pytest.approx(TINY.clock_hz / 804)
     assert len(report["cycles_per_token"]) == 10 and report["link_tokens_per_second"] > 0
+
+
+def test_a_double_error_ends_generate(device: FakeLpu, names: Compilation) -> None:
+    """What was told before is shown; then a message, and a code that scripts can see. The next use loads it all."""
+    device.reason = Reason.MEMORY
+    for command in (("generate", *NAMES, "li"), ("generate", *NAMES, "--json", "li"), ("listen", *NAMES)):
+        result = lpu(*command, code=2)
+        shown = "" if "--json" in command else "annamaria\n"
+        assert result.stdout == ("li" if command[0] == "generate" and shown else "") + shown
+        assert "error: generation stopped behind 10 tokens" in result.stderr
+        assert "more wrong bits than can be corrected" in result.stderr
+    device.reason, device.uncorrectable = Reason.LIMIT, 1
+    device.rows[Space.PARAM, 0, Param.IMAGE] = bytes(8)  # as the hardware does
+    assert json.loads(lpu("generate", *NAMES, "--json", "li").stdout)["loaded"]
 
 
 def test_generate_ends_the_power_on_run(device: FakeLpu) -> None:

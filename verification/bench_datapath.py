@@ -119,10 +119,12 @@ def cache(cfg: Config, rng: np.random.Generator) -> Script:
         x = random_words(rng, rows * vlanes)
         q, e = numerics.quantise_kv(x, 3)
         q = q.reshape(rows, vlanes)
-        s.hold(t, state=pack(run_state_layout(cfg), {"slot": slot}))
+        s.hold(t, state=pack(run_state_layout(cfg), {"slot": slot, "keys": slot + 1 if n % 8 >= 4 else 0}))
         last = drv.vector(t, op, x, 3, dst, vset=vset, srow=3)[-1]
         s.hold(last + 1, state=0)  # the next token's slot must not matter
-        at = last + timing.sxm_kv + rows
+        pace = timing.value_pace if op is SxmMode.VALUE else 1
+        at = last + timing.sxm_kv + (rows - 1) * pace + 1
+        fresh = bool(n % 8 >= 4)
         # The word of the last row.
         if op is SxmMode.KEY:
             addr, space, port, queue, out, field = dst, Space.SCALE, "sr", Queue.SR, "scl", "s"
@@ -139,8 +141,11 @@ def cache(cfg: Config, rng: np.random.Generator) -> Script:
                 model.drain_row(at + timing.dot + i, Width.INT8, acc, slot_, why)
 
         def write(
-            upto: int, op: SxmMode = op, q: np.ndarray = q, dst: int = dst, slot: int = slot, vset: int = vset
-        ) -> None:
+            upto: int, op: SxmMode = op, q: np.ndarray = q, dst: int = dst, slot: int = slot, vset: int = vset,
+            fresh: bool = fresh and slot % lanes == 0 and cfg.ecc,
+        ) -> None:  # fmt: skip
+            if op is SxmMode.KEY and cfg.ecc:
+                model.weights[slot % vlanes * c_count + slot // vlanes % c_count, dst] = 0
             for i in range(upto):
                 if op is SxmMode.KEY:
                     column = slot % vlanes * c_count + slot // vlanes % c_count
@@ -148,6 +153,8 @@ def cache(cfg: Config, rng: np.random.Generator) -> Script:
                 else:
                     for v in range(vlanes):
                         column = v * c_count + i % c_count
+                        if fresh:
+                            model.weights[column, dst + i // c_count * vset] = 0
                         model.weights[column, dst + i // c_count * vset, slot % lanes] = q[i, v] & 255
 
         if op is SxmMode.KEY and slot % vlanes == 0:

@@ -17,7 +17,7 @@ from cocotb.triggers import FallingEdge, RisingEdge, Timer
 from fpga.ecp5 import Ecp5, tiling
 from fpga.netlist import Primitives
 from hdl.config import address_bits
-from hdl.mem import Bank, Rom
+from hdl.mem import Bank, DualBank, Rom
 from hdl.primitives import DSP_BITS, Multiplier
 from verification.context import context
 
@@ -39,6 +39,15 @@ BANKS = {
     )
 }
 """The board's memories, some of them narrower: tests/test_ecp5.py divides them all."""
+DUALS = {
+    f"dual_{depth}x{width}_{full}": (depth, width, full)
+    for depth, width, full in (
+        (2560, 36, 2048),  # its last slice is written through the second port and not read
+        (3072, 18, 3072),
+        (1024, 18, 1024),
+    )
+}
+"""Banks with two ports: words, bits, words that the second port reads."""
 ROMS = {
     "rom_512x36_a": (512, 36, "a", 2),
     "rom_512x36_a_direct": (512, 36, "a", 1),
@@ -81,6 +90,11 @@ class HardBlocks(wiring.Component):
             members |= {f"{name}_r_en": In(1), f"{name}_r_addr": In(addr), f"{name}_w_addr": In(addr),
                         f"{name}_w_en": In(width // granularity), f"{name}_w_data": In(width)}  # fmt: skip
             members |= {f"{name}_{kind}": Out(width) for kind in KINDS}
+        for name, (depth, width, _) in DUALS.items():
+            addr = address_bits(depth)
+            members |= {f"{name}_r_en": In(1), f"{name}_r_addr": In(addr), f"{name}_u_en": In(1),
+                        f"{name}_u_write": In(1), f"{name}_u_addr": In(addr), f"{name}_u_data": In(width)}  # fmt: skip
+            members |= {f"{name}_{port}_{kind}": Out(width) for kind in KINDS for port in ("r", "u")}
         for name, (depth, width, ports, _) in ROMS.items():
             for port in ports:
                 members |= {f"{name}_{port}_en": In(1), f"{name}_{port}_addr": In(address_bits(depth))}
@@ -109,6 +123,18 @@ class HardBlocks(wiring.Component):
                     unit.w.en.eq(getattr(self, f"{name}_w_en")), unit.w.addr.eq(getattr(self, f"{name}_w_addr")),
                     unit.w.data.eq(getattr(self, f"{name}_w_data")),
                     getattr(self, f"{name}_{kind}").eq(unit.r.data),
+                ]  # fmt: skip
+        for name, (depth, width, full) in DUALS.items():
+
+            def dual(d: int = depth, w: int = width, f: int = full) -> DualBank:
+                return DualBank(width=w, depth=d, full=f)
+
+            for kind, unit in add(name, dual):
+                m.d.comb += [
+                    unit.r.en.eq(getattr(self, f"{name}_r_en")), unit.r.addr.eq(getattr(self, f"{name}_r_addr")),
+                    *(getattr(unit.u, pin).eq(getattr(self, f"{name}_u_{pin}"))
+                      for pin in ("en", "write", "addr", "data")),
+                    getattr(self, f"{name}_r_{kind}").eq(unit.r.data), getattr(self, f"{name}_u_{kind}").eq(unit.u.q),
                 ]  # fmt: skip
         for name, (_, width, ports, latency) in ROMS.items():
 
@@ -166,10 +192,10 @@ def _bits(rng: np.random.Generator, width: int) -> int:
     return int.from_bytes(rng.bytes(-(-width // 8)), "little") & (1 << width) - 1
 
 
-def _places(rng: np.random.Generator, depth: int, count: int = 12) -> list[int]:
+def _places(rng: np.random.Generator, depth: int, count: int = 12, full: int = 0) -> list[int]:
     """Addresses that meet often: the first and last of each slice, and random ones."""
     edges, at = {0, depth - 1}, 0
-    for mode in tiling(depth, 8):
+    for mode in tiling(depth, 8, full):
         at += mode.depth
         edges |= {a for a in (at - 1, at) if a < depth}
     return sorted(edges | {int(a) for a in rng.integers(0, depth, count)})
@@ -210,6 +236,44 @@ async def banks_and_roms_agree(dut: Any) -> None:
             seen[name].add(_same(dut, name, cycle))
         for name, port, _ in ports:
             _same(dut, f"{name}_{port}", cycle)
+        await FallingEdge(dut.clk)
+    for name, values in seen.items():
+        assert len(values) > 60, f"{name}: {len(values)} different words are no test"
+
+
+@cocotb.test()
+async def two_ports_agree(dut: Any) -> None:
+    """Reads with gaps through the one, writes and reads through the other, also in the cycle before and behind each
+    other; never a word that the other port writes. What the second port shows two cycles behind a read is compared."""
+    rng = context().rng(4)
+    places = {name: _places(rng, depth, full=full) for name, (depth, _, full) in DUALS.items()}
+    words: dict[str, dict[int, int]] = {name: {} for name in DUALS}
+    expected: dict[str, list[int | None]] = {name: [None, None] for name in DUALS}
+    seen: dict[str, set[int]] = {name: set() for name in DUALS}
+    await _start(dut)
+    for name in DUALS:
+        getattr(dut, f"{name}_r_en").value = 1
+    for _ in range(2):
+        await FallingEdge(dut.clk)
+    for cycle in range(1200):
+        for name, (_, width, full) in DUALS.items():
+            read_en, read = int(rng.random() < 0.7), int(rng.choice(places[name]))
+            at, data, kind = int(rng.choice(places[name])), _bits(rng, width), rng.random()
+            write, en = int(kind < 0.4 and not (read_en and at == read)), int(kind > 0.6)
+            for pin, value in (
+                ("r_en", read_en), ("r_addr", read), ("u_en", en), ("u_write", write), ("u_addr", at), ("u_data", data),
+            ):  # fmt: skip
+                getattr(dut, f"{name}_{pin}").value = value
+            expected[name].append(words[name].get(at, 0) if en and at < full else None)
+            if write:
+                words[name][at] = data
+        await _settle()
+        for name in DUALS:
+            seen[name].add(_same(dut, f"{name}_r", cycle))
+            want = expected[name][cycle]
+            if want is not None:
+                got = _same(dut, f"{name}_u", cycle)
+                assert got == want, f"cycle {cycle}: {name}: {got:#x}, {want:#x} was written"
         await FallingEdge(dut.clk)
     for name, values in seen.items():
         assert len(values) > 60, f"{name}: {len(values)} different words are no test"

@@ -54,6 +54,7 @@ class Link:
         for signal in (
             dut.rx__valid, dut.rx__payload, dut.tx__ready, dut.run__busy, dut.run__record,
             dut.run__sampled, dut.run__token, dut.run__cycles, dut.run__done, dut.run__reason,
+            dut.corrected, dut.uncorrectable,
         ):  # fmt: skip
             signal.value = 0
         dut.rst.value = 1

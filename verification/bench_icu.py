@@ -20,7 +20,7 @@ from firmware.schedule import Scheduler, Slot, token_cycles
 from hdl.config import Config, address_bits
 from hdl.icu.icu import HOST_PARAMS, Icu
 from hdl.icu.params import LATENCY, NO_STOP, param_bits
-from hdl.image import LoadBus, Param, Reason, Space, row_bytes
+from hdl.image import REASON_BITS, LoadBus, Param, Reason, Space, row_bytes
 from hdl.isa import Address, Count, Instr, Phase, Program, Queue, VxOp, get_isa
 from hdl.timing import get_timing
 from hdl.uop import run_state_layout, uop_layout
@@ -36,7 +36,7 @@ START = 4
 def record_layout(cfg: Config) -> data.StructLayout:
     """A token's end as :class:`IcuProbe` shows it; fields without a meaning are zero."""
     return data.StructLayout(
-        {"record": 1, "sampled": 1, "token": cfg.token_bits, "cycles": 32, "done": 1, "reason": 2}
+        {"record": 1, "sampled": 1, "token": cfg.token_bits, "cycles": 32, "done": 1, "reason": REASON_BITS}
     )
 
 

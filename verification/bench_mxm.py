@@ -67,6 +67,24 @@ class MxmModel:
                 cycle += 1
         return cycle + 1 + self.timing.kv_write
 
+    def kv_row(
+        self, cycle: int, value: int, fresh: int, column: int, superlanes: range, places: list[int], addr: int,
+        row: np.ndarray,
+    ) -> None:  # fmt: skip
+        """One row of K or V at the tile in a cycle, and in the model's weights."""
+        cfg = self.cfg
+        self.script.drive(
+            cycle, kv__value=value, kv__fresh=fresh, kv__column=1 << column,
+            kv__superlane=sum(1 << v for v in superlanes), kv__mask=sum(1 << b for b in places), kv__addr=addr,
+            kv__row=pack(row_layout(cfg, 8), row),
+        )  # fmt: skip
+        for v in superlanes:
+            word = self.weights[v * cfg.superlane_columns + column, addr]
+            if cfg.ecc and fresh:
+                word[:] = 0
+            for b in places:
+                word[b] = row[v] if value else row[b % cfg.vlanes]
+
     def random_act(self) -> tuple[np.ndarray, np.ndarray]:
         rng, cfg = self.rng, self.cfg
         mant = rng.integers(-512, 512, cfg.lanes)
@@ -199,7 +217,7 @@ def latency(cfg: Config, rng: np.random.Generator) -> Script:
 
 
 def kv_writes(cfg: Config, rng: np.random.Generator) -> Script:
-    """Rows of K and V arrive in the right bytes, for a DOT of the next cycle and none before."""
+    """Rows of K and V arrive in the right bytes, for a DOT of the next cycle."""
     s = Script()
     model = MxmModel(cfg, rng, s)
     c_count, vlanes, lanes = cfg.superlane_columns, cfg.vlanes, cfg.lanes
@@ -213,29 +231,55 @@ def kv_writes(cfg: Config, rng: np.random.Generator) -> Script:
             model.drain_row(at + model.timing.dot + slot, Width.INT8, 0, slot, why)
 
     for i in range(24):
-        addr = int(rng.integers(4))
-        row = rng.integers(0, 256, vlanes)
-        value = i % 2
-        c = int(rng.integers(c_count))
-        if value:
-            superlanes = range(vlanes)
-            places = [int(rng.integers(lanes))]
-        else:
-            superlanes = range(v := int(rng.integers(vlanes)), v + 1)
-            begin = int(rng.integers(cfg.word_rows)) * vlanes
-            places = list(range(begin, begin + vlanes))
+        addr, c = int(rng.integers(4)), int(rng.integers(c_count))
+        value, fresh = i % 2, int(rng.random() < 0.5)
+        # A key's word comes row by row; the last one may be short. A value is one byte.
+        count = 1 if value else int(rng.integers(1, cfg.word_rows + 1))
+        rows = rng.integers(0, 256, (count, vlanes))
+        v = int(rng.integers(vlanes))
+        superlanes = range(vlanes) if value else range(v, v + 1)
         # Superlane s of a DOT reads s cycles later, so only from vlanes before on is the write surely unseen.
         read(t, addr, "before the write")
         t += max(vlanes, c_count)
-        s.drive(
-            t, kv__value=value, kv__column=1 << c, kv__superlane=sum(1 << v for v in superlanes),
-            kv__mask=sum(1 << b for b in places), kv__addr=addr, kv__row=pack(row_layout(cfg, 8), row),
-        )  # fmt: skip
-        for v in superlanes:
-            for b in places:
-                model.weights[v * c_count + c, addr, b] = row[v] if value else row[b % vlanes]
-        read(t + 1 + model.timing.kv_write, addr, "after the write")
-        t += 1 + model.timing.kv_write + max(vlanes, c_count)
+        for j, row in enumerate(rows):
+            places = [int(rng.integers(lanes))] if value else list(range(j * vlanes, (j + 1) * vlanes))
+            first = fresh if value else int(j == 0)
+            model.kv_row(t + j, value, first, c, superlanes, places, addr, row)
+        t += count
+        read(t + model.timing.kv_write, addr, "after the write")
+        t += model.timing.kv_write + max(vlanes, c_count)
+    return s
+
+
+def value_bursts(cfg: Config, rng: np.random.Generator) -> Script:
+    """Values as the SXM sends them, column after column, at full pace: every one of them arrives."""
+    s = Script()
+    model = MxmModel(cfg, rng, s)
+    c_count, vlanes, lanes, pace = cfg.superlane_columns, cfg.vlanes, cfg.lanes, model.timing.value_pace
+    words = 16
+    t = model.load_all(0, words)
+    model.write_act(t, 0, rng.integers(-512, 512, lanes), rng.integers(0, 16, cfg.blocks))
+    t += 1
+    for fresh in (0, 1, 0, 0):
+        # Vectors begin an even number of cycles apart.
+        rows, byte, at = 2 * int(rng.integers(2, 6)), int(rng.integers(lanes)), t
+        base = 0
+        for _ in range(2):
+            for i in range(rows):
+                row = rng.integers(0, 256, vlanes)
+                model.kv_row(at + i * pace, 1, fresh, i % c_count, range(vlanes), [byte], base + i // c_count, row)
+            at += rows * pace
+            base += -(-rows // c_count) if c_count > 1 else 0
+            byte = (byte + (c_count == 1)) % lanes  # the same words again, when they are written
+            if c_count == 1:
+                at += model.timing.kv_write
+        t = at + model.timing.kv_write + vlanes
+        for addr in range(words):
+            model.dot(t, Width.INT8, addr, 0, 0, True, Init.INNER, i1_first=1)
+            for slot in range(c_count):
+                model.drain_row(t + model.timing.dot + slot, Width.INT8, 0, slot, f"word {addr}")
+            t += max(c_count, vlanes)
+        t += model.timing.dot
     return s
 
 
@@ -263,7 +307,7 @@ def gather(cfg: Config, rng: np.random.Generator) -> Script:
     return s
 
 
-SCENARIOS = (dots, latency, kv_writes, gather)
+SCENARIOS = (dots, latency, kv_writes, gather, value_bursts)
 
 
 async def _play(dut: Any, index: int) -> None:
@@ -290,3 +334,8 @@ async def keys_and_values_are_written(dut: Any) -> None:
 @cocotb.test()
 async def tokens_are_gathered(dut: Any) -> None:
     await _play(dut, 3)
+
+
+@cocotb.test()
+async def values_come_at_full_pace(dut: Any) -> None:
+    await _play(dut, 4)

@@ -131,41 +131,47 @@ def keys_values(cfg: Config, rng: np.random.Generator, vectors: int = 40) -> Scr
     drv = SxmDriver(cfg, rng, s)
     v_count, c_count, lanes = cfg.vlanes, cfg.superlane_columns, cfg.lanes
     scale_of = {SxmMode.KEY: ("k_scale", cfg.scale_depth), SxmMode.VALUE: ("v_scale", cfg.coef_depth)}
-    t, rows, free = 2, 1, 0
+    t, rows, free, before = 2, 1, 0, 1
     for n in range(vectors):
         if n % 4 == 0:  # vectors of a run are of equal length
             rows = [cfg.head_max // v_count, 1][n // 4] if n // 4 < 2 else int(rng.integers(1, 12))
-            t = max(t, free - rows + 1)  # rows must not leave slower than the next vector arrives
+        t = max(t, free - min(rows, before) + 1)  # rows must not leave slower than the next vector arrives
+        before = rows
         op, shift = SxmMode(int(rng.integers(1, 3))), random_shift(rng)
+        pace = drv.timing.value_pace if op is SxmMode.VALUE else 1
         slot = int(rng.integers(cfg.context_max))
+        if rng.random() < 0.5:
+            slot -= slot % lanes
+        wrapped = int(rng.random() < 0.5)
         dst, vset = int(rng.integers(cfg.weight_depth)), int(rng.integers(cfg.weight_depth))
         name, depth = scale_of[op]
         srow = int(rng.integers(depth))
         x = random_words(rng, rows * v_count)
         q, e = numerics.quantise_kv(x, shift)
-        s.hold(t, state=pack(run_state_layout(cfg), {"slot": slot}))
+        s.hold(t, state=pack(run_state_layout(cfg), {"slot": slot, "keys": cfg.context_max if wrapped else slot + 1}))
         last = drv.vector(t, op, x, shift, dst, vset=vset, srow=srow)[-1]
         leaves = last + drv.timing.sxm_kv - drv.timing.kv_write
         s.expect(leaves, f"{name}__en", 1 << slot % v_count)
         s.expect(leaves, f"{name}__addr", srow)
         s.expect(leaves, f"{name}__data", 1 << int(e), f"{x} >> {shift}")
         for i in range(rows):
-            at = leaves + i
+            at = leaves + i * pace
             if op is SxmMode.KEY:
                 mask = (1 << v_count) - 1 << i % cfg.word_rows * v_count
                 column, superlane = 1 << slot // v_count % c_count, 1 << slot % v_count
-                addr = dst + i // cfg.word_rows
+                addr, fresh = dst + i // cfg.word_rows, i % cfg.word_rows == 0
             else:
                 mask, column, superlane = 1 << slot % lanes, 1 << i % c_count, (1 << v_count) - 1
                 addr = dst + i // c_count * vset
+                fresh = slot % lanes == 0 and (not wrapped or slot + 1 == cfg.context_max)
             row = pack(row_layout(cfg, 8), q[i * v_count : (i + 1) * v_count] & 255)
             for port, value in (
-                ("value", int(op is SxmMode.VALUE)), ("mask", mask), ("column", column),
+                ("value", int(op is SxmMode.VALUE)), ("fresh", int(fresh)), ("mask", mask), ("column", column),
                 ("superlane", superlane), ("row", row),
                 ("addr", addr % (1 << address_bits(cfg.weight_depth))),
             ):  # fmt: skip
                 s.expect(at, f"kv__{port}", value, f"{op.name} slot {slot} row {i}: {x} >> {shift}")
-        free = last + rows
+        free = last + rows * pace
         t = last + 1
         if rng.random() < 0.3:  # rows of the vector leave while activations are quantised
             x = random_words(rng, cfg.lanes)

@@ -15,6 +15,7 @@ from hdl.vxm.scalar import ScalarUnit
 from hdl.vxm.topk import TopK
 from hdl.vxm.vxm import Vxm
 from verification.bench_datapath import Datapath
+from verification.bench_ecc_words import CodedColumn
 from verification.bench_ecp5 import HardBlocks
 from verification.bench_icu import IcuProbe
 from verification.bench_mem import MemSlices
@@ -60,6 +61,11 @@ BENCHES = [
     _random("many_programs", "programs", count=60, corrupted=30, long=1, thorough="all", slow=True),
     _random("many_models", "models", count=5, most=24, context=64, slow=True),
     Bench("core", Core, "verification.bench_core", exported=True),
+    Bench("ecc_words", CodedColumn, "verification.bench_ecc_words"),
+    Bench("ecc", Core, "verification.bench_ecc", params={"runs": 2}, exported=True, build="core"),
+    Bench("ecc_long", Core, "verification.bench_ecc", params={"runs": 60}, exported=True, slow=True, timeout_s=3600,
+          build="core"),
+    Bench("ecc_campaign", Core, "verification.bench_ecc_campaign", params={"runs": 12}, exported=True, build="core"),
     Bench("ecp5", lambda cfg: HardBlocks(), "verification.bench_ecp5", sources=BLOCK_MODELS, exported=True),
     _uart("uart", 100e6, 3e6),
     _uart("uart_coarse", 10e6, 2.5e6),

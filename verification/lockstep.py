@@ -37,7 +37,7 @@ def event_ports(cfg: Config) -> dict[str, data.StructLayout]:
     ports = {f"uop_{q.name.lower()}": uop_layout(cfg, q) for q in Queue}
     ports["act"] = data.StructLayout({"en": 1, "addr": address_bits(cfg.act_depth), "data": act_layout(cfg)})
     ports["kv"] = data.StructLayout({
-        "value": 1, "column": cfg.superlane_columns, "superlane": cfg.vlanes, "mask": cfg.lanes,
+        "value": 1, "fresh": 1, "column": cfg.superlane_columns, "superlane": cfg.vlanes, "mask": cfg.lanes,
         "addr": address_bits(cfg.weight_depth), "row": row_layout(cfg, 8),
     })  # fmt: skip
     for name, depth in (("k_scale", cfg.scale_depth), ("v_scale", cfg.coef_depth)):
@@ -81,7 +81,7 @@ class ProbedCore(Core):
             events[f"uop_{q.name.lower()}"] = uop.valid, Value.cast(uop)
         act, kv = sxm.act, sxm.kv
         events["act"] = act.en, flat(act.en, act.addr, act.data)
-        events["kv"] = kv.superlane.any(), flat(kv.value, kv.column, kv.superlane, kv.mask, kv.addr, kv.row)
+        events["kv"] = kv.superlane.any(), flat(kv.value, kv.fresh, kv.column, kv.superlane, kv.mask, kv.addr, kv.row)
         for name in ("k_scale", "v_scale"):
             port = getattr(sxm, name)
             events[name] = port.en.any(), flat(port.en, port.addr, port.data)
@@ -242,13 +242,16 @@ class _TracedToken(TokenRun):
                 if mode is SxmMode.KEY:
                     place = {"addr": uop["dst"] + i // cfg.word_rows, "superlane": lane,
                              "column": 1 << slot // cfg.vlanes % cfg.superlane_columns,
+                             "fresh": int(i % cfg.word_rows == 0),
                              "mask": (1 << cfg.vlanes) - 1 << i % cfg.word_rows * cfg.vlanes}  # fmt: skip
                 else:
                     place = {"addr": uop["dst"] + i // cfg.superlane_columns * uop["vset"],
                              "superlane": (1 << cfg.vlanes) - 1, "column": 1 << i % cfg.superlane_columns,
+                             "fresh": int(slot % cfg.lanes == 0 and self.keys == slot + 1),
                              "mask": 1 << slot % cfg.lanes}  # fmt: skip
                 value = int(mode is SxmMode.VALUE)
-                self._later.append(("kv", at + i, {"value": value, "row": row.tolist(), **place}))
+                pace = self.t.value_pace if value else 1
+                self._later.append(("kv", at + i * pace, {"value": value, "row": row.tolist(), **place}))
         return text
 
     def _top(self, cycle: int, uop: Uop) -> str:

@@ -19,6 +19,8 @@ from hdl.config import BLOCK, SCALARS, Config
 from hdl.image import Space
 from hdl.isa import EXPERT_BASES, AccSource, Base, Count, Init, Queue, SfuOp, Source, SxmMode, VxOp, Width, get_isa
 from hdl.timing import get_timing
+from sim.hazards import Hazards, MachineError
+from sim.second_ports import ANY
 from verification.program_memory import (
     Part,
     Region,
@@ -405,20 +407,53 @@ class Builder:
         span = (words - 1) * vset if not key else words - 1
         if rows * cfg.vlanes > cfg.head_max or span >= self.kv.size:
             return
+        if not key and max(self.kv.rows()) >= cfg.value_words:
+            return
         name, region, reader = ("s", self.k_rows, Queue.SR) if key else ("c", self.v_rows, Queue.CR)
         out = {"vset": vset if not key else self.any_value("vset", Queue.SXM)}
         out |= self._into("dst", "w", self.kv, fields, span)
+        if not self._vectors_pass(fields | out, key):
+            return
         out |= self._into("srow", name, region, fields, 0)
         b.add(Queue.SXM, offset, fields | out)
         high = self._ends({k: fields[k] for k in ("n1", "n1_sel", "d1") if k in fields}, offset)[1]
         ends = self._ends(fields, offset)[1]
         g = self._counts(fields, "n1")
+        pace = 1 if key else t.value_pace
+        left = ends + (g - 1) * pace
         # The last row of the first vector; that of the last one.
         b.after.append((self.ready.get(("kvend",), self.zero), high))
-        b.writes.append((("kvend",), high, ends + g, 0, None))
-        b.writes.append((("kv", Queue.ABC), high, ends + g, t.sxm_kv, cfg.vlanes - t.sxm_kv))
-        b.writes.append((("kv", reader), high, ends + g, t.sxm_kv, 2 - t.sxm_kv))
+        b.writes.append((("kvend",), high, ends + g * pace, 0, None))
+        # Where rows leave more slowly than they come, the next vector's do not come before half of them have left.
+        b.after.append((self.ready.get(("kvkept",), self.zero), self.zero + offset))
+        b.writes.append((("kvkept",), high, ends + g, 0, None))
+        if cfg.ecc:
+            # Values are read behind all that was written. Closer vectors: those of one instruction, where they may be.
+            if not key:
+                b.after.append((self.ready.get(("kvport",), self.zero), high))
+            b.writes.append((("kvport",), high, left + 1, t.value_update, None))
+        b.writes.append((("kv", Queue.ABC), high, left + 1, t.sxm_kv, cfg.vlanes - t.sxm_kv))
+        b.writes.append((("kv", reader), high, left + 1, t.sxm_kv, t.kv_write - t.sxm_kv))
         self._in_token(b, ends)
+
+    def _vectors_pass(self, fields: Fields, key: bool) -> bool:
+        """Whether the vectors of one instruction may follow each other as they do."""
+        wrap = 1 << self.bits("dst", Queue.SXM)
+        for uops in self._uops(fields):
+            rules, last = Hazards(self.cfg, self.t), max(i1 for _, i1, _ in uops)
+            for at, i1, i2 in uops:
+                try:
+                    rules.kv_row(at, i1)
+                    if i1 == last:
+                        columns, start = self.cfg.superlane_columns, i2 * fields["dst_s2"]
+                        places = [(ANY, start + i // self.cfg.word_rows) for i in range(last + 1)]
+                        if not key:
+                            places = [(i % columns, start + i // columns * fields["vset"]) for i in range(last + 1)]
+                        where = [(column, word % wrap) for column, word in places]
+                        rules.kv_written(at, where, "scale" if key else "coef", i2)
+                except MachineError:
+                    return False
+        return True
 
     def _into(self, name: str, memory: str, region: Region, fields: Fields, span: int) -> Fields:
         """A destination of SXM in ``region`` with ``span`` more rows behind it."""
@@ -537,7 +572,7 @@ class Builder:
         rng = self.rng
         until: list[Times | int] = []
         if jump:
-            until = [self.sched.settle(), *(t for r, t in self.ready.items() if r[0] in ("kv", "kvend"))]
+            until = [self.sched.settle(), *(t for r, t in self.ready.items() if r[0].startswith("kv"))]
             until.append(self.ready["noise",] - self.t.fetch_gap(self.isa.formats[Queue.TOP]))
         if token_end:
             until += [self._state_end, self._sample_end]

@@ -105,6 +105,9 @@ def random_program(cfg: Config, rng: np.random.Generator, *, long: bool = False)
 class _Generator(Builder):
     """Every kind of bundle."""
 
+    endless = False
+    """A loop of thousands of cycles may come."""
+
     def make(self) -> RandomProgram:
         """Phases before, in and behind the layer loop."""
         rng = self.rng
@@ -121,10 +124,11 @@ class _Generator(Builder):
                 self.begin_loop()
             if i == 0:
                 self.fill()
+            last = i == total - 1
+            self.endless = self.long and not last  # behind it, what is dumped would issue too late for its field
             for _ in range(int(rng.integers(1, 9))):
                 if self.phase_time() < (1200 if self.long else 300):
                     kinds[int(rng.choice(chosen))]()
-            last = i == total - 1
             if last:
                 self.dump()
                 self.choice(sampling=True)
@@ -532,7 +536,7 @@ class _Generator(Builder):
             fields |= {"n2": 2, "d2": int(rng.integers(1, 300))}
         if rng.random() < 0.4:
             fields = self.loops(outer=queue is not Queue.XR, most=24)
-        if self.long and rng.random() < 0.1:
+        if self.endless and rng.random() < 0.1:
             top = (1 << self.bits("n1", queue)) - 1
             fields = {"n1": min(top, 2000), "d1": 1}
             if queue is not Queue.XR and rng.random() < 0.5:

@@ -216,11 +216,11 @@ def activation_beyond_the_memory(c: Code) -> str:
 
 
 def _cached(c: Code, mode: SxmMode, reader: Callable[[int], object]) -> None:
-    rows = 4
+    rows, pace = 4, 1 if mode is SxmMode.KEY else c.t.value_pace
     c.y(40, 24)
     c.at(40, Queue.SXM, n1=c.cfg.word_rows)
     c.at(56, Queue.SXM, op=mode, n1=rows, dst=1, vset=1, srow=2)
-    reader(56 + rows - 1 + c.t.sxm_kv + rows - c.early)
+    reader(56 + rows - 1 + c.t.sxm_kv + (rows - 1) * pace + 1 - c.early)
 
 
 @rule
@@ -254,6 +254,42 @@ def vector_behind_a_longer_one(c: Code) -> str:
     c.at(40, Queue.SXM, op=SxmMode.KEY, n1=long, srow=3)
     c.at(40 + long - 1 + long - c.early, Queue.SXM, op=SxmMode.KEY, srow=4)
     return "ends before the one before it is written"
+
+
+@rule
+def vector_behind_values(c: Code) -> str:
+    """Of values as many rows follow; where they leave at half the pace, so late that the first ones have left."""
+    rows, pace = 8, c.t.value_pace
+    c.y(40, 60)
+    c.at(40, Queue.SXM, op=SxmMode.VALUE, n1=rows, dst=1, vset=1)
+    c.at(40 + rows - 1 + rows * pace - c.early, Queue.SXM, op=SxmMode.KEY, dst=9, srow=4)
+    return "ends before the one before it is written"
+
+
+def _values(c: Code, apart: int, step: int) -> str:
+    """Two vectors of V of one row; without error correction, where that is no rule, another one."""
+    if not c.cfg.ecc:
+        return vector_behind_values(c)
+    c.y(40, 16)
+    c.at(40, Queue.SXM, op=SxmMode.VALUE, n2=2, d2=apart - c.early, dst=1, dst_s2=step)
+    return "second port writes" if step else "on its way there"
+
+
+@rule
+def value_in_a_word_under_way(c: Code) -> str:
+    return _values(c, c.t.value_update + 1, 0)
+
+
+@rule
+def value_while_the_port_writes(c: Code) -> str:
+    return _values(c, c.t.value_update + 1, 1)
+
+
+@rule
+def last_word_of_values(c: Code) -> str:
+    c.y(40, 24)
+    c.at(40, Queue.SXM, op=SxmMode.VALUE, dst=c.cfg.value_words - 1, n1=1 + c.early * c.cfg.superlane_columns, vset=1)
+    return r"weight\[\d+\] of"
 
 
 @rule

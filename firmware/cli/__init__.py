@@ -1,7 +1,7 @@
 """The command line: ``lpu COMMAND``. One file per command, imported when it is used.
 
-Exit codes: 0 ok, 1 a result differs from what it should be, 2 bad input (the message is on stderr), 130
-interrupted.
+Exit codes: 0 ok, 1 a result differs from what it should be, 2 bad input, or a board that cannot go on (the message is
+on stderr), 130 interrupted.
 """
 
 from __future__ import annotations

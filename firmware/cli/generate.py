@@ -52,15 +52,17 @@ def command(
             run = driver.run(ids, tokens, temperature, topk, seed, sorted(image.stop_ids)[:STOP_IDS_MAX])
             writer.prompt(ids)
             aborted = False
-            for record in run:
-                records.append(record)
-                if record.sampled:
-                    writer.token(record.token)
-                if interrupt.seen and not aborted:
-                    aborted = True
-                    run.abort()
+            try:
+                for record in run:
+                    records.append(record)
+                    if record.sampled:
+                        writer.token(record.token)
+                    if interrupt.seen and not aborted:
+                        aborted = True
+                        run.abort()
+            finally:  # what the board wrote before an error is right, and the message has a line of its own
+                writer.finish()
         seconds = time.perf_counter() - start
-        writer.finish()
         resent = driver.resent - resent
     assert run.reason is not None
     made = [r for r in records if r.sampled]

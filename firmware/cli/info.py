@@ -57,6 +57,8 @@ def board_facts(driver: Driver) -> list[tuple[str, str]]:
         ("run", f"{status.records} tokens processed in the present or last run"
                 f"{'; records were LOST on the chip' if status.lost else ''}"),
         ("since reset", f"{status.tokens:,} tokens sampled, {status.cycles:,} cycles in runs"),
+        ("weight words", f"{status.corrected:,} used with one wrong bit, which was corrected; "
+                         f"{status.uncorrectable:,} with more"),
         ("frames", f"{status.frames_ok:,} good, {status.frames_bad:,} refused{fault}"),
     ]  # fmt: skip
 

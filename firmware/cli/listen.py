@@ -34,12 +34,13 @@ def command(port: str, baud: int, model_name: str, image_path: Path | None) -> N
         writer = Writer(image_tokenizer(image) if image else None)
         count = 0
         with Interrupt() as interrupt:
-            for token in run.ids:
-                writer.token(token)
-                count += 1
-                if interrupt.seen:
-                    writer.finish()
-                    raise KeyboardInterrupt
-        writer.finish()
+            try:
+                for token in run.ids:
+                    writer.token(token)
+                    count += 1
+                    if interrupt.seen:
+                        raise KeyboardInterrupt
+            finally:
+                writer.finish()
         assert run.reason is not None
         click.echo(f"{count} tokens, ended by {run.reason.name}", err=True)

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import Config
-from ..image import LoadBus, Param, RunControl, Space
+from ..image import LoadBus, Param, RunControl, Space, error_bits
 from .cobs import CobsDecoder, CobsEncoder
 from .counters import Counters
 from .frame import FrameReceiver
@@ -23,6 +23,7 @@ class HostLink(wiring.Component):
     ``rx`` never waits for ``tx``, and for the frame in work a few hundred cycles at most; ``tx`` may wait as
     long as the reader likes. The last row of a LOAD is on ``load`` at least six cycles before a ``start``.
     ``busy``: a run is in progress, from its start to its ``done``. ``error``: the last frame was refused.
+    ``corrected``, ``uncorrectable``: weight words in a cycle. Behind an uncorrectable one the image is no longer whole.
     """
 
     def __init__(self, cfg: Config):
@@ -35,6 +36,8 @@ class HostLink(wiring.Component):
             "busy": Out(1),
             "error": Out(1),
             "has_image": Out(1),
+            "corrected": In(error_bits(self.cfg)),
+            "uncorrectable": In(error_bits(self.cfg)),
         })  # fmt: skip
 
     def elaborate(self, platform) -> Module:
@@ -43,7 +46,7 @@ class HostLink(wiring.Component):
         m.submodules.receiver = receiver = FrameReceiver()
         m.submodules.loader = loader = Loader(self.cfg)
         m.submodules.records = records = RecordStore(self.cfg)
-        m.submodules.counters = counters = Counters()
+        m.submodules.counters = counters = Counters(error_bits(self.cfg))
         m.submodules.transmitter = transmitter = Transmitter(self.cfg)
         m.submodules.encoder = encoder = CobsEncoder()
 
@@ -76,6 +79,8 @@ class HostLink(wiring.Component):
         load = loader.load
         with m.If(load.valid & (load.space == Space.PARAM.value) & (load.addr == Param.IMAGE.value)):
             m.d.sync += image.eq(load.data)
+        with m.Elif(self.uncorrectable != 0):
+            m.d.sync += image.eq(0)
         m.d.sync += self.has_image.eq(image != 0)
 
         m.d.comb += [
@@ -92,6 +97,7 @@ class HostLink(wiring.Component):
 
             counters.good.eq(loader.good), counters.bad.eq(loader.bad), counters.busy.eq(self.busy),
             counters.token.eq(self.run.record & self.run.sampled),
+            counters.corrected.eq(self.corrected), counters.uncorrectable.eq(self.uncorrectable),
 
             transmitter.last.eq(loader.last), transmitter.fault.eq(loader.fault),
             transmitter.busy.eq(self.busy), transmitter.tally.eq(counters.tally),

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from .. import link
 from ..config import Config, address_bits
+from ..image import REASON_BITS
 from ..mem import Bank
 from .loader import Ledger
 
@@ -32,7 +33,7 @@ class RecordStore(wiring.Component):
             "sampled": In(1),
             "cycles": In(32),
             "done": In(1),
-            "reason": In(2),
+            "reason": In(REASON_BITS),
             "ledger": In(Ledger()),
             "run": Out(8),
             "first": Out(16),
@@ -42,7 +43,7 @@ class RecordStore(wiring.Component):
             "record": Out(8 * link.RECORD_BYTES),
             "ended": Out(1),
             "told": In(1),
-            "why": Out(2),
+            "why": Out(REASON_BITS),
             "written": Out(16),
             "lost": Out(1),
         })  # fmt: skip

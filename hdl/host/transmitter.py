@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from .. import link
 from ..config import Config
+from ..image import REASON_BITS
 from ..link import Reply
 from .cobs import PLAIN
 from .counters import TALLY
@@ -41,7 +42,7 @@ class Transmitter(wiring.Component):
             "record": In(8 * link.RECORD_BYTES),
             "ended": In(1),
             "told": Out(1),
-            "why": In(2),
+            "why": In(REASON_BITS),
             "written": In(16),
             "lost": In(1),
             "image": In(64),
@@ -75,6 +76,7 @@ class Transmitter(wiring.Component):
                 "busy": Cat(self.busy, self.lost), "fault": self.fault, "last": self.last,
                 "frames_ok": self.tally.frames_ok, "frames_bad": self.tally.frames_bad,
                 "tokens": self.tally.tokens, "cycles": self.tally.cycles, "records": self.written,
+                "corrected": self.tally.corrected, "uncorrectable": self.tally.uncorrectable,
             },
         }  # fmt: skip
 

@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config, address_bits
-from ..image import LoadBus, Reason, RunControl, Space, drive_load
+from ..image import REASON_BITS, LoadBus, Reason, RunControl, Space, drive_load
 from ..isa import Queue
 from ..mem import Bank, register_write
 from ..uop import run_state_layout, uop_layout
@@ -23,7 +23,7 @@ HOST_PARAMS = ("eps", "seed", "topk", "noise")
 class Icu(wiring.Component):
     """ICU. Ports: ``load``, ``control`` (to the host), one ``uop_Q`` per queue, ``state``, the parameters of
     :data:`HOST_PARAMS`, ``expert_*`` and ``next_token*`` from the top-k unit, ``fault`` (see
-    :class:`InstructionQueue`; sticky)."""
+    :class:`InstructionQueue`; sticky), ``memory_error``: a word was used that could not be corrected."""
 
     def __init__(self, cfg: Config):
         self.cfg = cfg
@@ -38,6 +38,7 @@ class Icu(wiring.Component):
             "next_token_valid": In(1),
             "next_token": In(cfg.token_bits),
             "fault": Out(1),
+            "memory_error": In(1),
         }
         ports |= {f"uop_{q.name.lower()}": Out(uop_layout(cfg, q)) for q in Queue}
         ports |= {name: Out(bits[name]) for name in HOST_PARAMS}
@@ -100,7 +101,8 @@ class Icu(wiring.Component):
         taken = Signal(cfg.position_bits)  # prompt tokens begun so far
         made = Signal(cfg.position_bits)  # tokens sampled so far
         best = Signal(cfg.token_bits)
-        aborting, pending = Signal(), Signal()
+        aborting = Signal()
+        pending = Signal()
         m.d.comb += [read.en.eq(1), read.addr.eq(taken)]
         with m.If(self.next_token_valid):
             m.d.sync += best.eq(self.next_token)
@@ -109,8 +111,13 @@ class Icu(wiring.Component):
 
         # Start: two cycles to read the prompt's first token, one to set it. A run that would go on behind a full
         # context ends before its first token; behind a reset there is no context to go on from.
-        reading, start, empty, full, refused = Signal(), Signal(), Signal(init=1), Signal(), Signal()
-        clear, last_position = Signal(), Signal()
+        reading = Signal()
+        start = Signal()
+        empty = Signal(init=1)
+        full = Signal()
+        refused = Signal()
+        clear = Signal()
+        last_position = Signal()
         m.d.comb += clear.eq(params.clear | empty)
         m.d.sync += [
             pending.eq(control.start & ~control.busy),
@@ -131,16 +138,30 @@ class Icu(wiring.Component):
 
         end = seq.token_end
         stop = Signal()
-        reason = Signal(2)
+        reason = Signal(REASON_BITS)
         # Whether the run ends stands in a register by the token's last cycle (``Timing.token``).
-        sampled, is_stop, at_limit = Signal(), Signal(), Signal()
+        sampled = Signal()
+        is_stop = Signal()
+        at_limit = Signal()
         m.d.sync += [
             sampled.eq(taken == params.prompt_len),
             is_stop.eq((best == params.stop0) | (best == params.stop1)),
             at_limit.eq(made + 1 >= params.limit),
         ]
-        m.d.sync += stop.eq((sampled & (is_stop | at_limit)) | last_position | aborting)
-        with m.If(sampled & is_stop):
+        # A memory error is kept until a run has ended with it, which may be the next one where it came so late.
+        spoilt = Signal()
+        lost = Signal()
+        m.d.sync += [
+            stop.eq((sampled & (is_stop | at_limit)) | last_position | aborting | spoilt),
+            lost.eq(spoilt),
+        ]
+        with m.If(self.memory_error):
+            m.d.sync += spoilt.eq(1)
+        with m.Elif(end & lost):
+            m.d.sync += spoilt.eq(0)
+        with m.If(spoilt):
+            m.d.sync += reason.eq(Reason.MEMORY)
+        with m.Elif(sampled & is_stop):
             m.d.sync += reason.eq(Reason.STOP_TOKEN)
         with m.Elif(sampled & at_limit):
             m.d.sync += reason.eq(Reason.LIMIT)
@@ -151,7 +172,7 @@ class Icu(wiring.Component):
         m.d.comb += [
             seq.sampled.eq(sampled),
             seq.more.eq(~stop),
-            control.record.eq(end),
+            control.record.eq(end & ~lost),
             control.sampled.eq(sampled),
             control.token.eq(best),
             control.cycles.eq(seq.cycles),

@@ -9,6 +9,7 @@ that is there anyway. An int4 weight of -8 would not fit the 18-bit operand and 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -17,9 +18,11 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import ACT_BITS, ACT_EXP_BITS, BLOCK, Config, address_bits
-from ..mem import Bank, WritePort, register_write
+from ..ecc import Decoder, get_code
+from ..mem import Bank, DualBank, WritePort, register_write
 from ..primitives import DSP_BITS, Multiplier
 from ..timing import get_timing
+from .write import port_layout
 
 SPACING = 14
 """Bits between two packed products: an int4 x int10 product fits 14 bits."""
@@ -29,18 +32,30 @@ MULTIPLY = 2
 """Cycles of a multiplier: input and output registers. Its pipeline register is left out: a cycle less for
 every dependent operation, and the bare array is well above 125 MHz without it."""
 
-# Cycles after the micro-op reaches the superlane in which a stage's inputs are valid.
 READ = 2
-PACK = READ + 1
-"""A register between block RAM and multiplier: the way from the one to the other is long."""
-PRODUCT = PACK + MULTIPLY
-SUM = PRODUCT + 1
-SHIFT = SUM + 1
+"""Cycle in which a weight word comes out of its memory, counted from the micro-op's at the superlane."""
 
 
-def accumulate_stage(cfg: Config) -> int:
-    """Cycle, counted as above, in which the sum is added to the accumulator; it was read a cycle before."""
-    return SHIFT + 1 + (1 if cfg.blocks > 1 else 0)
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """Cycles, counted like READ, in which the inputs of a stage are valid."""
+
+    pack: int
+    """The weight word at the multipliers. The way from block RAM to multiplier is long: one register between them, or
+    the two of an error correction."""
+    product: int
+    sum: int
+    shift: int
+    accumulate: int
+    """The sum is added to the accumulator, which was read a cycle before."""
+
+
+@functools.cache
+def get_stages(cfg: Config) -> Stages:
+    pack = READ + (Decoder.LATENCY if cfg.ecc else 1)
+    product = pack + MULTIPLY
+    shift = product + 2
+    return Stages(pack, product, product + 1, shift, shift + 1 + (1 if cfg.blocks > 1 else 0))
 
 
 def pack(weight: Value, int8: Value) -> Value:
@@ -109,24 +124,36 @@ class LaneMultiplier(Multiplier):
 
 CONTROL = data.StructLayout({"pack_int8": 1, "sum_int8": 1, "clear": 1, "forward": 1, "acc": 1})
 """What a superlane tells its columns, each member in the cycle of the stage that wants it: how to unpack
-the weight word (PACK) and the products (PRODUCT); start from zero, or from the sum that is being written
+the weight word (``pack``) and the products (``product``); start from zero, or from the sum that is being written
 (accumulate - 1); write the accumulator (accumulate)."""
 
 
 class Column(wiring.Component):
     """One column. It does not know its place: the superlane decodes writes and delays control.
 
-    ``w``: byte-enabled write port of the weight SRAM, written a cycle later. ``en``, ``addr``: weight word to read,
-    cycle 0 of the stage count; ``word``: that word in cycle PACK, together with ``mant``. ``exp`` (one exponent a
-    block) belongs to stage SHIFT, ``acc_addr`` to the cycle before accumulation; for ``control`` see there.
-    ``low`` and ``high`` are the accumulators at ``drain_addr`` in the same cycle.
+    ``en``, ``addr``: weight word to read, cycle 0 of the stage count; ``word``: that word in stage ``pack``, together
+    with ``mant``. ``exp`` (one exponent a block) belongs to stage ``shift``, ``acc_addr`` to the cycle before
+    accumulation; for ``control`` see there. ``low`` and ``high`` are the accumulators at ``drain_addr`` in the same
+    cycle.
+
+    ``w``: byte-enabled write port of the weight SRAM, written a cycle later. With error correction instead ``port``:
+    its second port, a cycle later; ``stored``: what that has read, three cycles after it was asked; and, beside
+    ``word``, what its correction found: ``corrected``, ``uncorrectable``.
     """
 
     def __init__(self, cfg: Config):
         self.cfg = cfg
         acc_addr = address_bits(cfg.accs)
+        memory_ports: dict[str, object] = {"w": In(WritePort(cfg.lanes * 8, cfg.weight_depth, 8))}
+        if cfg.ecc:
+            memory_ports = {
+                "port": In(port_layout(cfg)),
+                "stored": Out(get_code(cfg.lanes * 8).width),
+                "corrected": Out(1),
+                "uncorrectable": Out(1),
+            }
         super().__init__({
-            "w": In(WritePort(cfg.lanes * 8, cfg.weight_depth, 8)),
+            **memory_ports,
             "en": In(1),
             "addr": In(address_bits(cfg.weight_depth)),
             "word": Out(cfg.lanes * 8),
@@ -144,16 +171,18 @@ class Column(wiring.Component):
         cfg = self.cfg
         control = self.control
         assert get_timing(cfg).mem_read == READ
-        m.submodules.bank = bank = Bank(width=cfg.lanes * 8, depth=cfg.weight_depth, granularity=8)
-        register_write(m, bank.w, self.w.en, self.w.addr, self.w.data)
-        m.d.comb += [bank.r.en.eq(self.en), bank.r.addr.eq(self.addr)]
 
         def reg(value: Value, name: str) -> Signal:
             r = Signal(value.shape(), name=name, reset_less=True)
             m.d.sync += r.eq(value)
             return r
 
-        m.d.comb += self.word.eq(reg(bank.r.data, "word_reg"))
+        if cfg.ecc:
+            self._coded_memory(m)
+        else:
+            m.submodules.bank = bank = Bank(width=cfg.lanes * 8, depth=cfg.weight_depth, granularity=8)
+            register_write(m, bank.w, self.w.en, self.w.addr, self.w.data)
+            m.d.comb += [bank.r.en.eq(self.en), bank.r.addr.eq(self.addr), self.word.eq(reg(bank.r.data, "word_reg"))]
 
         products: list[Value] = []
         for lane in range(cfg.lanes):
@@ -214,8 +243,23 @@ class Column(wiring.Component):
             ]
         return m
 
+    def _coded_memory(self, m: Module) -> None:
+        """The weight SRAM with words of :mod:`hdl.ecc`; a read's two stages of correction are the registers before
+        the multipliers."""
+        cfg, code = self.cfg, get_code(self.cfg.lanes * 8)
+        m.submodules.bank = bank = DualBank(width=code.width, depth=cfg.weight_depth, full=cfg.value_words)
+        m.submodules.decoder = decoder = Decoder(code.data_bits)
+        port = Signal(port_layout(cfg))
+        m.d.sync += port.eq(self.port)
+        m.d.comb += [
+            bank.r.en.eq(self.en), bank.r.addr.eq(self.addr), decoder.word.eq(bank.r.data),
+            bank.u.en.eq(port.en), bank.u.write.eq(port.write), bank.u.addr.eq(port.addr),
+            bank.u.data.eq(port.data), self.stored.eq(bank.u.q), self.word.eq(decoder.data),
+            self.corrected.eq(decoder.corrected), self.uncorrectable.eq(decoder.uncorrectable),
+        ]  # fmt: skip
+
 
 @functools.cache
 def check_latency(cfg: Config) -> None:
     """The stages above must add up to what the schedule relies on."""
-    assert get_timing(cfg).dot == accumulate_stage(cfg) + 1
+    assert get_timing(cfg).dot == get_stages(cfg).accumulate + 1

@@ -6,17 +6,21 @@ reads. Results leave aligned, because the tile delays the early superlanes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config, address_bits
-from ..image import LoadBus, Space
+from ..image import LoadBus, Space, error_bits
 from ..isa import AbcOp, Init, Queue, Width
 from ..mem import ActMemory, ActWrite, KvWrite, WritePort, act_layout, row_layout
+from ..primitives import delayed
 from ..timing import get_timing
 from ..uop import run_state_layout, uop_layout
-from .column import PACK, PRODUCT, SHIFT, Column, accumulate_stage, check_latency
+from .column import Column, check_latency, get_stages
+from .write import WordSource, WordWriter, change_layout, request_layout
 
 
 def hop_layout(cfg: Config) -> data.StructLayout:
@@ -46,22 +50,45 @@ def gather_layout(cfg: Config) -> data.ArrayLayout:
     return data.ArrayLayout(signed(8), cfg.lanes)
 
 
+def sum_of(values: Sequence[Value]) -> Value:
+    """Balanced sum."""
+    if len(values) == 1:
+        return values[0]
+    half = len(values) // 2
+    return sum_of(values[:half]) + sum_of(values[half:])
+
+
 class Superlane(wiring.Component):
     """``C`` columns that share control, activations and one result port.
 
     ``abc``, ``drain`` are this superlane's micro-ops (cycle 0); the ``_out`` twins reach the next superlane a
-    cycle later, as do the activation word ``act`` (given in cycle PACK) and the gathered ``word``, into
-    which this superlane puts its own when ``mine`` (given in cycle PACK + 1, output a cycle later).
+    cycle later, as do the activation word ``act`` (given in stage ``pack``) and the gathered ``word``, into
+    which this superlane puts its own when ``mine`` (given a cycle behind ``pack``, output a cycle later).
     ``half``: which column and half a gather takes. ``value``: accumulator, a cycle after ``drain``; two with
     ``in_steps``, which makes the way from the columns shorter.
-    ``w``: write port of all columns, ``column`` tells which of them is meant; written two cycles later.
+    ``w``: write port of all columns, ``column`` tells which of them is meant; written two cycles later. With error
+    correction instead ``request`` and ``change``, see :mod:`hdl.mxm.write`; and ``corrected``, ``uncorrectable``: words
+    that were, of those a micro-op read and those read for a change, in a cycle.
     """
 
     def __init__(self, cfg: Config, *, in_steps: bool):
         self.cfg = cfg
         self.in_steps = in_steps
         hop, drain, act, word = hop_layout(cfg), drain_layout(cfg), act_layout(cfg), gather_layout(cfg)
+        memory_ports: dict[str, object] = {
+            "w": In(WritePort(cfg.lanes * 8, cfg.weight_depth, 8)),
+            "column": In(cfg.superlane_columns),
+        }
+        if cfg.ecc:
+            found = range(cfg.superlane_columns + 2)
+            memory_ports = {
+                "request": In(request_layout(cfg)),
+                "change": In(change_layout(cfg)),
+                "corrected": Out(found),
+                "uncorrectable": Out(found),
+            }
         super().__init__({
+            **memory_ports,
             "abc": In(hop),
             "abc_out": Out(hop),
             "act": In(act),
@@ -74,8 +101,6 @@ class Superlane(wiring.Component):
             "word": In(word),
             "word_valid": Out(1),
             "word_out": Out(word),
-            "w": In(WritePort(cfg.lanes * 8, cfg.weight_depth, 8)),
-            "column": In(cfg.superlane_columns),
         })  # fmt: skip
 
     def elaborate(self, platform: object) -> Module:
@@ -93,46 +118,46 @@ class Superlane(wiring.Component):
         m.d.comb += [self.act_out.eq(act), self.value.eq(value), self.word_out.eq(word_out)]
 
         # Control, delayed to the stages. Only what a later stage still needs is used, the rest falls away.
-        last = accumulate_stage(cfg)
+        stages = get_stages(cfg)
+        last = stages.accumulate
         hop = hop_layout(cfg)
         stage = [self.abc]
         for i in range(last):
             stage.append(Signal(hop, name=f"abc{i + 1}"))
             m.d.sync += stage[i + 1].eq(stage[i])
         exp = self.act.exp
-        for i in range(PACK, SHIFT):
-            delayed = Signal.like(exp, name=f"exp{i + 1}", reset_less=True)
-            m.d.sync += delayed.eq(exp)
-            exp = delayed
+        for i in range(stages.pack, stages.shift):
+            late = Signal.like(exp, name=f"exp{i + 1}", reset_less=True)
+            m.d.sync += late.eq(exp)
+            exp = late
 
         # Of two operations in a row on one accumulator, the second finds the first one's sum at the adder.
         forward = Signal()
         m.d.sync += forward.eq(stage[last - 1].dot & (stage[last - 1].acc == stage[last - 2].acc))
 
-        w = WritePort(cfg.lanes * 8, cfg.weight_depth, 8).create()
-        column_en = Signal(cfg.superlane_columns)
-        m.d.sync += [w.en.eq(self.w.en), w.addr.eq(self.w.addr), w.data.eq(self.w.data), column_en.eq(self.column)]
+        columns = [Column(cfg) for _ in range(cfg.superlane_columns)]
+        if cfg.ecc:
+            self._coded_writes(m, columns, stage[stages.pack].read)
+        else:
+            self._plain_writes(m, columns)
 
         halves: list[Value] = []
         words: list[Value] = []
         which = self.drain.half
-        for i in range(cfg.superlane_columns):
-            m.submodules[f"column{i}"] = column = Column(cfg)
+        for i, column in enumerate(columns):
+            m.submodules[f"column{i}"] = column
             m.d.comb += [
                 column.en.eq(self.abc.read),
                 column.addr.eq(self.abc.w),
                 column.mant.eq(self.act.mant),
                 column.exp.eq(exp),
-                column.control.pack_int8.eq(stage[PACK].int8),
-                column.control.sum_int8.eq(stage[PRODUCT].int8),
+                column.control.pack_int8.eq(stage[stages.pack].int8),
+                column.control.sum_int8.eq(stage[stages.product].int8),
                 column.control.clear.eq(stage[last - 1].clear),
                 column.control.forward.eq(forward),
                 column.control.acc.eq(stage[last].dot),
                 column.acc_addr.eq(stage[last - 1].acc),
                 column.drain_addr.eq(self.drain.acc),
-                column.w.en.eq(w.en & column_en[i].replicate(cfg.lanes)),
-                column.w.addr.eq(w.addr),
-                column.w.data.eq(w.data),
             ]
             if self.in_steps:
                 picked = Signal.like(value, name=f"picked{i}")
@@ -148,16 +173,40 @@ class Superlane(wiring.Component):
 
         # Gather: the chosen half of the chosen column's word.
         word = Array(words)[self.half[1:]] if len(words) > 1 else words[0]
-        m.d.sync += self.word_valid.eq(stage[PACK + 1].read & ~stage[PACK + 1].dot)
+        behind = stage[stages.pack + 1]
+        m.d.sync += self.word_valid.eq(behind.read & ~behind.dot)
         for lane in range(cfg.lanes):
             byte = word.word_select(lane, 8)
             nibble = byte.word_select(self.half[0], 4)
             weight = Signal(signed(8), name=f"weight{lane}", reset_less=True)
             m.d.sync += [
-                weight.eq(Mux(stage[PACK].int8, byte.as_signed(), nibble.as_signed())),
+                weight.eq(Mux(stage[stages.pack].int8, byte.as_signed(), nibble.as_signed())),
                 word_out[lane].eq(Mux(self.mine, weight, self.word[lane])),
             ]
         return m
+
+    def _plain_writes(self, m: Module, columns: list[Column]) -> None:
+        """Bytes of a word, straight to the columns."""
+        w = WritePort(self.cfg.lanes * 8, self.cfg.weight_depth, 8).create()
+        column_en = Signal(len(columns))
+        m.d.sync += [w.en.eq(self.w.en), w.addr.eq(self.w.addr), w.data.eq(self.w.data), column_en.eq(self.column)]
+        for i, column in enumerate(columns):
+            m.d.comb += [
+                column.w.en.eq(w.en & column_en[i].replicate(self.cfg.lanes)),
+                column.w.addr.eq(w.addr),
+                column.w.data.eq(w.data),
+            ]
+
+    def _coded_writes(self, m: Module, columns: list[Column], used: Value) -> None:
+        """Whole words, and the errors found: in words that the columns read, where ``used``, and in those changed."""
+        m.submodules.writer = writer = WordWriter(self.cfg)
+        m.d.comb += [writer.request.eq(self.request), writer.change.eq(self.change)]
+        for i, column in enumerate(columns):
+            m.d.comb += [column.port.eq(writer.port[i]), writer.stored[i].eq(column.stored)]
+        for name in ("corrected", "uncorrectable"):
+            flags = [getattr(writer, name), *(getattr(column, name) & used for column in columns)]
+            found = Signal(len(flags), name=f"{name}_found")
+            m.d.sync += [found.eq(Cat(*flags)), getattr(self, name).eq(sum_of(list(found)))]
 
 
 class Mxm(wiring.Component):
@@ -167,7 +216,8 @@ class Mxm(wiring.Component):
     ``abc``, ``acc``: micro-ops. ``state``: run state, for GATHER's token. ``act_write``, ``kv``: from the
     SXM. ``value``: accumulator row of an ACC micro-op at t, all superlanes, in cycle t + max(V, 4) (while
     the VXM forms its scale). ``gather_word``: weights of a GATHER at t, with ``gather_valid``, in cycle
-    t + ``Timing.gather``.
+    t + ``Timing.gather``. ``corrected``, ``uncorrectable``: weight words that were, of those used in a cycle (read
+    by a micro-op, in all columns, or for a value to be put in); always zero without error correction.
     """
 
     def __init__(self, cfg: Config):
@@ -182,6 +232,8 @@ class Mxm(wiring.Component):
             "value": Out(row_layout(cfg, signed(cfg.acc_bits))),
             "gather_valid": Out(1),
             "gather_word": Out(gather_layout(cfg)),
+            "corrected": Out(error_bits(cfg)),
+            "uncorrectable": Out(error_bits(cfg)),
         })  # fmt: skip
 
     def elaborate(self, platform: object) -> Module:
@@ -192,7 +244,9 @@ class Mxm(wiring.Component):
         column_bits = (columns - 1).bit_length()
         timing = get_timing(cfg)
         drain_cycles = max(vlanes, 4)
-        assert timing.gather == PACK + 1 + vlanes
+        stages = get_stages(cfg)
+        assert timing.gather == stages.pack + 1 + vlanes
+        assert timing.memory_error == stages.pack + vlanes + 5
 
         abc = Signal(hop_layout(cfg))
         m.d.comb += [
@@ -210,10 +264,13 @@ class Mxm(wiring.Component):
 
         m.submodules.act = act = ActMemory(cfg)
         wiring.connect(m, wiring.flipped(self.act_write), act.write)
-        # The activation is wanted in cycle PACK, two cycles after it was asked for.
-        act_addr = Signal.like(self.abc.a, reset_less=True)
-        m.d.sync += [act.en.eq(abc.dot), act_addr.eq(self.abc.a)]
-        m.d.comb += act.addr.eq(act_addr)
+        # The activation is wanted in stage pack, two cycles after it is asked for.
+        ask = stages.pack - timing.mem_read
+        assert timing.act_write == ask + ActMemory.FORWARD
+        m.d.comb += [
+            act.en.eq(delayed(m, abc.dot, ask, reset=True, name="act_en")[-1]),
+            act.addr.eq(delayed(m, self.abc.a, ask, name="act_addr")[-1]),
+        ]
 
         # Result row r of a set is column r (int8), or the low and high half of column r / 2 (int4).
         drain = Signal(drain_layout(cfg))
@@ -223,7 +280,7 @@ class Mxm(wiring.Component):
         ]
 
         # The token's row of the embedding: result row token // V, superlane token % V. The word's width is
-        # that of the micro-op; the tile's columns see it PACK cycles and a hop for each superlane later, so
+        # that of the micro-op; the tile's columns see it some cycles and a hop for each superlane later, so
         # the width is kept from the last GATHER.
         row = self.state.token[lane_bits:]
         gather_int8 = Signal()
@@ -244,6 +301,14 @@ class Mxm(wiring.Component):
             load_data.eq(self.load.data),
         ]
 
+        if cfg.ecc:
+            m.submodules.source = source = WordSource(cfg)
+            wiring.connect(m, wiring.flipped(self.kv), source.kv)
+            m.d.comb += [
+                source.load.eq(load), source.load_column.eq(load_column), source.load_addr.eq(load_addr),
+                source.load_data.eq(load_data),
+            ]  # fmt: skip
+
         lanes: list[Superlane] = []
         for s in range(vlanes):
             # Cycles until the last superlane's accumulator is there; one of them is made use of.
@@ -260,25 +325,32 @@ class Mxm(wiring.Component):
             if previous:
                 m.d.comb += lane.word.eq(previous.word_out)
 
-            here = load & (load_column[column_bits:] == s)
-            replicated = Cat(self.kv.row[b % vlanes] for b in range(cfg.lanes))
-            kv_data = Mux(self.kv.value, self.kv.row[s].replicate(cfg.lanes), replicated)
-            kv_mask = self.kv.mask & self.kv.superlane[s].replicate(cfg.lanes)
-            which = Cat(load_column[:column_bits] == c for c in range(columns)) if columns > 1 else 1
-            m.d.comb += [
-                lane.w.en.eq(Mux(load, here.replicate(cfg.lanes), kv_mask)),
-                lane.w.addr.eq(Mux(load, load_addr, self.kv.addr)),
-                lane.w.data.eq(Mux(load, load_data, kv_data)),
-                lane.column.eq(Mux(load, which, self.kv.column)),
-            ]
+            if cfg.ecc:
+                m.d.comb += [lane.request.eq(source.request[s]), lane.change.eq(source.change[s])]
+            else:
+                here = load & (load_column[column_bits:] == s)
+                replicated = Cat(self.kv.row[b % vlanes] for b in range(cfg.lanes))
+                kv_data = Mux(self.kv.value, self.kv.row[s].replicate(cfg.lanes), replicated)
+                kv_mask = self.kv.mask & self.kv.superlane[s].replicate(cfg.lanes)
+                which = Cat(load_column[:column_bits] == c for c in range(columns)) if columns > 1 else 1
+                m.d.comb += [
+                    lane.w.en.eq(Mux(load, here.replicate(cfg.lanes), kv_mask)),
+                    lane.w.addr.eq(Mux(load, load_addr, self.kv.addr)),
+                    lane.w.data.eq(Mux(load, load_data, kv_data)),
+                    lane.column.eq(Mux(load, which, self.kv.column)),
+                ]
 
             value = lane.value
             for i in range(max(0, spare - 1)):
-                delayed = Signal.like(value, name=f"value{s}_{i}", reset_less=True)
-                m.d.sync += delayed.eq(value)
-                value = delayed
+                late = Signal.like(value, name=f"value{s}_{i}", reset_less=True)
+                m.d.sync += late.eq(value)
+                value = late
             m.d.comb += self.value[s].eq(value)
             lanes.append(lane)
 
         m.d.comb += [self.gather_valid.eq(lanes[-1].word_valid), self.gather_word.eq(lanes[-1].word_out)]
+        if cfg.ecc:
+            for name in ("corrected", "uncorrectable"):
+                total = sum_of([getattr(lane, name) for lane in lanes])
+                m.d.sync += getattr(self, name).eq(total)
         return m

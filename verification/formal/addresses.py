@@ -23,7 +23,7 @@ class KvPlaces(Harness):
         m.submodules.unit = unit = KvQuantiser(cfg)
         value, length = self.fixed("value"), self.fixed("length", len(unit.i1))
         dst, vset, srow = (self.fixed(n, len(getattr(unit, n))) for n in ("dst", "vset", "srow"))
-        slot = self.fixed("slot", len(unit.slot))
+        slot, fresh = self.fixed("slot", len(unit.slot)), self.fixed("fresh")
         valid = self.free("valid")
         row = Signal.like(unit.i1)
         last = Signal()
@@ -32,7 +32,7 @@ class KvPlaces(Harness):
             last.eq(valid & (row == length - 1)),
             unit.valid.eq(valid), unit.value.eq(value), unit.i1.eq(row), unit.i1_first.eq(row == 0),
             unit.i1_last.eq(row == length - 1), unit.dst.eq(dst), unit.vset.eq(vset), unit.srow.eq(srow),
-            unit.slot.eq(slot),
+            unit.slot.eq(slot), unit.fresh.eq(fresh),
         ]  # fmt: skip
         with m.If(valid):
             m.d.sync += row.eq(Mux(last, 0, row + 1))
@@ -55,6 +55,7 @@ class KvPlaces(Harness):
         self.holds(~out | (kv.column == 1 << Mux(value, index % columns, column)))
         key_bytes = Cat(index % words == b // lanes for b in range(cfg.lanes))
         self.holds(~out | (kv.mask == Mux(value, 1 << byte, key_bytes)))
+        self.holds(~out | (kv.fresh == Mux(value, fresh, index % words == 0)))
         place = dst + Mux(value, (index // columns) * vset, index // words)
         self.holds(~out | (kv.addr == place[: len(kv.addr)]))
         for port, mine in ((unit.k_scale, ~value), (unit.v_scale, value)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import inspect
 import types
@@ -48,7 +49,8 @@ def _functions(module: types.ModuleType) -> dict[str, types.FunctionType]:
 @contextlib.contextmanager
 def seeded(mutant: Mutant | None) -> Iterator[None]:
     """With the bug in place. The code objects of the real functions are swapped, so that whoever imported them
-    before has the bug, too. Raises MutantError."""
+    before has the bug, too. What the module keeps of earlier results (``functools.cache``) is forgotten on the way in
+    and out: a design has the bug in all of its parts, or in none. Raises MutantError."""
     if mutant is None:
         yield
         return
@@ -66,10 +68,15 @@ def seeded(mutant: Mutant | None) -> Iterator[None]:
     if not changed:
         raise MutantError(f"{mutant.module}: {mutant.old!r} is in no function")
     kept = {name: real[name].__code__ for name in changed}
+    caches = [thing for thing in vars(module).values() if isinstance(thing, functools._lru_cache_wrapper)]
     try:
         for name in changed:
             real[name].__code__ = wrong[name].__code__
+        for cache in caches:
+            cache.cache_clear()
         yield
     finally:
         for name, code in kept.items():
             real[name].__code__ = code
+        for cache in caches:
+            cache.cache_clear()

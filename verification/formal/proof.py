@@ -17,7 +17,8 @@ class Proof:
     ``depth``: the k, or the cycles; ``proves`` and ``assumes``: for people; ``config``: the sizes, or "-" where none
     matter; ``cover``: cycles in which every cover statement must be reached, 0 where nothing is assumed and
     covered; ``mutants``: seeded bugs, each of which must make the proof fail; ``engine``: of sby; ``slow``: left to
-    ``make regress``; ``timeout_s``: of each call of sby.
+    ``make regress``; ``timeout_s``: of each call of sby; ``maps``: Verilog files beside this one that say cells in a
+    form that suits the solver (yosys's ``techmap``).
     """
 
     name: str
@@ -32,6 +33,7 @@ class Proof:
     engine: str = "smtbmc z3"
     slow: bool = False
     timeout_s: int = 600
+    maps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.mode not in ("bmc", "prove"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hdl.config import TINY
 from hdl.isa import Queue
 
-from . import addresses, arithmetic, host_link, icu_pair, icu_queue, icu_sequencer, registers, streams
+from . import addresses, arithmetic, correction, host_link, icu_pair, icu_queue, icu_sequencer, registers, streams
 from .mutate import Mutant
 from .proof import Proof
 
@@ -45,6 +45,17 @@ PROOFS = [
         "none",
         (Mutant(_PRIMITIVES, "fits & ~carried", "fits"),
          Mutant(_PRIMITIVES, "fits & ~at_limit", "fits")),
+    ),
+    Proof(
+        "secded", correction.Secded, "prove", 3, "-",
+        "the weight memories' code, all 64-bit data: encoded, with no bit flipped, any one or any two of the 72, and "
+        "decoded, two cycles later: the data, nothing reported; the data, corrected; uncorrectable",
+        "none",
+        (Mutant("hdl.ecc", "raw ^ code.flips(syndrome)", "raw"),
+         Mutant("hdl.ecc", "& ~single", "& single"),
+         Mutant("hdl.ecc", "range(3, rows + 1, 2)", "range(2, rows + 1)")),
+        cover=4,
+        maps=("xor_chain.v",),
     ),
     Proof(
         "bit_search", arithmetic.BitSearch, "bmc", 1, "-",
@@ -163,7 +174,7 @@ PROOFS = [
         "its exponent once, to its row",
         "rows in order with any pauses; one kind, length and place in a run",
         (Mutant("hdl.sxm", "addr.eq(addr + vset2)", "addr.eq(addr + 1)"),
-         Mutant("hdl.sxm", "with m.Elif(at == stop):", "with m.Elif(at == last_row):")),
+         Mutant("hdl.sxm", "(at == stop)", "(at == last_row)")),
         cover=18,
     ),
     Proof(

@@ -21,7 +21,8 @@ from sim.tools import ToolError
 from .mutate import Mutant, seeded
 from .proof import Proof
 
-BUILD_ROOT = Path(__file__).resolve().parent.parent.parent / "build" / "formal"
+HERE = Path(__file__).resolve().parent
+BUILD_ROOT = HERE.parent.parent / "build" / "formal"
 
 _COMMANDS = {
     "sby": "_run_sby_argv",
@@ -90,11 +91,13 @@ def check(proof: Proof, mode: str, depth: int, *, mutant: int | None = None) -> 
         fragment = Fragment.get(harness, harness.platform)
         text = rtlil.convert(fragment, ports=[harness.domain.clk], name="top")
     (folder / f"{tag}.il").write_text(text)
+    maps = "".join(f"techmap -map {name}\n" for name in proof.maps)
+    files = "".join(f"{HERE / name}\n" for name in proof.maps)
     (folder / f"{tag}.sby").write_text(
         f"[options]\nmode {mode}\ndepth {depth}\ntimeout {proof.timeout_s}\n\n"
         f"[engines]\n{proof.engine}\n\n"
-        f"[script]\nread_rtlil {tag}.il\nprep -top top -flatten\n\n"
-        f"[files]\n{tag}.il\n"
+        f"[script]\nread_rtlil {tag}.il\nprep -top top -flatten\n{maps}\n"
+        f"[files]\n{tag}.il\n{files}"
     )
     programs = commands()
     environment = os.environ | {"PATH": _path(programs), "PYTHONHASHSEED": "0"}
