@@ -37,6 +37,8 @@ class Matrix:
     """Scale row (relative to its base register)."""
     sets: int
     slots: int
+    accs: int
+    """Accumulator sets that the columns can keep apart."""
     step: int = 1
     """The pitch is a multiple of this."""
 
@@ -46,9 +48,15 @@ class Matrix:
 
     @property
     def pitch(self) -> int:
-        """Cycles between result rows: as many as the MXM needs for them, so that a drain never overtakes it."""
-        least = ceil_div(self.words, self.slots) if self.sets > 1 else 1
+        """Cycles between result rows: one where all sets can wait for the drain, which then ends as soon as it can;
+        else as many as the MXM needs for a row, so that neither overtakes the other."""
+        least = 1 if self.sets <= self.accs else ceil_div(self.words, self.slots)
         return ceil_div(least, self.step) * self.step
+
+    @property
+    def period(self) -> int:
+        """Cycles between sets in the MXM."""
+        return self.words if self.sets <= self.accs else self.slots * self.pitch
 
     @property
     def isa_width(self) -> Width:
@@ -108,7 +116,8 @@ class Layout:
         def matrix(name: str, width: int, rows: int, words: int, step: int = 1) -> Matrix:
             slots = cfg.slots(width)
             sets = ceil_div(rows, slots)
-            return Matrix(name, width, rows, words, weight.take(sets * words), scale.take(rows), sets, slots, step)
+            at = weight.take(sets * words), scale.take(rows)
+            return Matrix(name, width, rows, words, *at, sets, slots, cfg.accs, step)
 
         layer = model.layers[0]
         # Vectors of V that follow each other begin an even number of cycles apart, and no faster than their rows leave

@@ -87,7 +87,7 @@ class TokenProgram:
         t, accs = self.t, self.cfg.accs
         first, self._acc = self._acc, (self._acc + m.sets) % accs
         drained = min(m.rows, m.slots)  # rows of a set
-        period = m.slots * m.pitch if m.sets > 1 else m.words
+        period = m.period
         dot = {
             "op": AbcOp.DOT, "width": m.isa_width, "init": Init.INNER, "n1": m.words, "n2": m.sets, "d2": period,
             "w": m.w, "w_sel": base, "w_s1": 1, "w_s2": m.words, "a": act, "a_s1": 1, "acc": first, "acc_s2": 1,
@@ -106,7 +106,9 @@ class TokenProgram:
             lead = accs * period + t.dot - (m.slots - 1) * m.pitch - 1
             free.append(self.sched.earliest(drain, *after) - lead)
         start = self.sched.place([Slot(Queue.ABC, 0, dot, note)], words_ready - (m.words - 1), *free)
-        row = self.sched.place(drain, start + m.words - 1 + t.dot, *after)
+        # A drain that is faster than the MXM begins so late that the last set is done when its turn comes.
+        behind = max(0, (m.sets - 1) * (period - m.slots * m.pitch))
+        row = self.sched.place(drain, start + behind + m.words - 1 + t.dot, *after)
         for i in range(m.sets):
             self._acc_read[(first + i) % accs] = row + (i * m.slots + drained - 1) * m.pitch
         return row + t.acc
@@ -177,8 +179,7 @@ class TokenProgram:
         return start + at + t.acc + z + rows - 1 + t.sxm_act
 
     def _attention(self, x_ready: Times) -> Times:
-        q_ready, kv_ready = self._vkq(x_ready)
-        attn_ready = self._heads(q_ready, kv_ready)
+        attn_ready = self._heads(*self._kqv(x_ready))
         t, lay, sched = self.t, self.layout, self.sched
         m = lay.o
         chain = self._residual_chain(m, final=True)
@@ -188,8 +189,11 @@ class TokenProgram:
         sched.close("output projection")
         return x_ready
 
-    def _vkq(self, x_ready: Times) -> tuple[Times, Times]:
-        """V, K and Q; K and V go to the cache, Q to the activation memory. Returns when Q and the cache can be read."""
+    def _kqv(self, x_ready: Times) -> tuple[list[Times], Times, Times]:
+        """K, Q and V, in the order in which they are needed; K and V go to the cache, Q to the activation memory.
+
+        Returns when each head's q, the keys and the values can be read.
+        """
         t, lay, model, sched = self.t, self.layout, self.model, self.sched
         layer, sh, shape = model.layers[0], model.shifts, model.shape
         norm = self._norm(x_ready, "attention norm")
@@ -221,22 +225,21 @@ class TokenProgram:
                 Slot(Queue.SXM, rope, sxm),
             ]
 
-        def project(m: Matrix, shift: int, chain: list[Slot], *after: Times) -> Times:
+        def project(m: Matrix, shift: int, chain: list[Slot]) -> Times:
             """Returns the last row's time on Y."""
-            start = norm + t.acc, *after
-            y = self._product(m, lay.x_act, Base.LAYER, x_ready, R_NORM, shift, chain, *start, note=m.name)
+            y = self._product(m, lay.x_act, Base.LAYER, x_ready, R_NORM, shift, chain, norm + t.acc, note=m.name)
             return y + (m.rows - 1) * m.pitch
 
-        v_last = project(lay.v, layer.v.shift, [Slot(Queue.SXM, 0, value)])
-        # Rows of V may leave the SXM more slowly than they come.
-        left = v_last + hr * (t.value_pace - 1) + 1 - rope
-        k_last = project(lay.k, layer.k.shift, rotated(lay.k, shape.kv_heads, key), left) + rope
+        k_last = project(lay.k, layer.k.shift, rotated(lay.k, shape.kv_heads, key)) + rope
         q_last = project(lay.q, layer.q.shift, rotated(lay.q, shape.heads, query)) + rope
-        sched.close("V, K, Q", loop_begin=1)
-        written = np.maximum(v_last + (hr - 1) * t.value_pace, k_last + hr - 1) + 1
-        return q_last + t.sxm_act, written + t.sxm_kv
+        v_last = project(lay.v, layer.v.shift, [Slot(Queue.SXM, 0, value)])
+        sched.close("K, Q, V", loop_begin=1)
+        q_rows = (np.arange(shape.heads) + 1) * hr * lay.q.pitch
+        q_ready = [q_last + t.sxm_act + int(q_rows[h] - q_rows[-1]) for h in range(shape.heads)]
+        # Rows of V may leave the SXM more slowly than they come.
+        return q_ready, k_last + hr + t.sxm_kv, v_last + (hr - 1) * t.value_pace + 1 + t.sxm_kv
 
-    def _heads(self, q_ready: Times, kv_ready: Times) -> Times:
+    def _heads(self, q_ready: list[Times], k_ready: Times, v_ready: Times) -> Times:
         """Attention, heads pipelined: scores of one, exp of the one before, P V of the one before that.
 
         Returns when the last head's activation words can be read.
@@ -253,9 +256,9 @@ class TokenProgram:
             if i >= 3:
                 self._attn_out(i - 3, parts[-1], pv, recip[i - 3])
             if i < heads:
-                top[i] = self._scores(i, q_ready, kv_ready)
+                top[i] = self._scores(i, q_ready[i], k_ready)
             if 1 <= i <= heads:
-                exps[i - 1] = self._softmax(i - 1, top[i - 1], kv_ready)
+                exps[i - 1] = self._softmax(i - 1, top[i - 1], v_ready)
             if i < 2:
                 slope = max(slots * self._score_pitch, self._score_period)
             else:
@@ -265,7 +268,7 @@ class TokenProgram:
                 for part, before in zip(parts, (None, *parts), strict=False):
                     if before is not None:
                         self._attn_out(i - 2, before, pv, recip[i - 2])
-                    pv = self._pv(i - 2, part, exps[i - 2], kv_ready)
+                    pv = self._pv(i - 2, part, exps[i - 2], v_ready)
                     sched.close(f"P V {i - 2}", slope=part.sets, count=Count.WORDS)
         return self._attn_out(heads - 1, parts[-1], pv, recip[heads - 1])
 
@@ -299,7 +302,7 @@ class TokenProgram:
             return lay.head_words
         return min(row, max(lay.head_words, ceil_div(behind * row + row + lay.head_words, behind + banks)))
 
-    def _scores(self, h: int, q_ready: Times, kv_ready: Times) -> Times:
+    def _scores(self, h: int, q_ready: Times, k_ready: Times) -> Times:
         """Scores of head h to vector memory and their maximum; returns when both may be used."""
         t, lay, s = self.t, self.layout, self.model.shape
         group = h // (s.heads // s.kv_heads)
@@ -329,7 +332,7 @@ class TokenProgram:
             Slot(Queue.XW, at + t.acc, write, note),
         ]
         free = [self._acc_read[2 * b] + 1 - t.dot - b * self._score_period for b in range(self.cfg.accs // 2)]
-        start = self.sched.place(bundle, q_ready, kv_ready, *free)
+        start = self.sched.place(bundle, q_ready, k_ready, *free)
         sets, banks = self.sched.counts[Count.SETS], self.cfg.accs // 2
         for b in range(banks):
             last = b + (sets - 1 - b) // banks * banks  # the last set in this accumulator
@@ -340,7 +343,7 @@ class TokenProgram:
         stored = start + at + t.acc + (rows - 1) * pitch + t.xw
         return np.maximum(start + at + self.sched.span(acc) + t.max, stored + t.mem_read - (rows - 1))
 
-    def _softmax(self, h: int, top: Times, kv_ready: Times) -> Times:
+    def _softmax(self, h: int, top: Times, v_ready: Times) -> Times:
         """exp2(score - MAX) * V scale -> activation words; returns the first row's VX cycle."""
         t, lay, s, sh = self.t, self.layout, self.model.shape, self.model.shifts
         group = h // (s.heads // s.kv_heads)
@@ -357,7 +360,7 @@ class TokenProgram:
             Slot(Queue.SXM, t.vx(VxOp.EXP), act),
         ]
         bundle = [dataclasses.replace(b, note=f"softmax of head {h}") for b in bundle]
-        return self.sched.place(bundle, top, kv_ready)
+        return self.sched.place(bundle, top, v_ready + t.mem_read)
 
     def _recip(self, h: int, exp_start: Times) -> Times:
         """1 / SUM of head h; returns when an ACC may use it."""
@@ -365,7 +368,7 @@ class TokenProgram:
         fields = {"op": SfuOp.RECIP, "dst": R_HEAD + h % 2, "bank": h % 2}
         return self.sched.place([Slot(Queue.SFU, 0, fields, f"1 / sum of head {h}")], ready) + self.t.sfu_recip
 
-    def _pv(self, h: int, part: ValuePart, exp_start: Times, kv_ready: Times) -> Times:
+    def _pv(self, h: int, part: ValuePart, exp_start: Times, v_ready: Times) -> Times:
         """Probabilities times a part of V; returns the first micro-op's cycle."""
         t, lay, s, counts = self.t, self.layout, self.model.shape, self.sched.counts
         group = h // (s.heads // s.kv_heads)
@@ -379,7 +382,7 @@ class TokenProgram:
         first = written + np.minimum(self.cfg.word_rows, counts[Count.ROWS]) - 1
         last = written + counts[Count.ROWS] - 1 - (counts[Count.WORDS] - 1)
         free = [self._acc_read[2 * i + 1] + 1 - t.dot - i * counts[Count.WORDS] for i in range(part.sets)]
-        return self.sched.place([Slot(Queue.ABC, 0, fields, f"P V of head {h}")], first, last, kv_ready, *free)
+        return self.sched.place([Slot(Queue.ABC, 0, fields, f"P V of head {h}")], first, last, v_ready, *free)
 
     def _attn_out(self, h: int, part: ValuePart, pv: Times, recip: Times) -> Times:
         """A part of head h's result, divided by its sum of probabilities -> activation words.
