@@ -46,7 +46,8 @@ async def compare_tokens(
     line.
     """
     cfg, shape = subject.compiled.cfg, subject.model.shape
-    machine = TracedMachine(cfg)
+    sampler = context().sampler
+    machine = TracedMachine(cfg, sampler)
     for section in subject.compiled.sections:
         machine.load(section.space, section.sub, section.address, section.data)
     parts = run_parts(cfg, prompt, limit, **settings, context=shape.context, vocab=shape.vocab)
@@ -68,6 +69,8 @@ async def compare_tokens(
     device.watch = None
     assert (tokens, reason) == (expected, ending), replay
     assert lockstep.done, f"{lockstep.compared} of {machine.record.cycles} cycles compared\n{replay}"
+    if sampler:
+        sampler.commit()
     return lockstep
 
 

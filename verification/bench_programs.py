@@ -16,6 +16,7 @@ from sim.hazards import MachineError
 from sim.machine import Machine
 from verification.context import Context, context
 from verification.device import START_CYCLES, Device, Session
+from verification.directed_program import DirectedGenerator
 from verification.lockstep import Lockstep, TracedMachine
 from verification.random_program import RandomProgram, random_program
 from verification.rules import RULES, program
@@ -28,12 +29,18 @@ async def start(dut: Any) -> Session:
     return Session(device)
 
 
-async def compare(session: Session, program: RandomProgram, replay: str) -> Lockstep:
-    """Loads a program into core and machine and runs both; raises AssertionError at the first difference."""
+async def compare(session: Session, program: RandomProgram, replay: str) -> Lockstep | None:
+    """Loads a program into core and machine and runs both; raises AssertionError at the first difference.
+
+    None where coverage is sampled and the program would add nothing: then only the machine has run.
+    """
     device, driver = session.device, session.driver
-    machine = TracedMachine(program.cfg)
+    sampler = context().sampler
+    machine = TracedMachine(program.cfg, sampler)
     program.load(machine)
     tokens = machine.finish()
+    if sampler and not sampler.worthwhile:
+        return None
     starts = machine.record.starts
     cycles = [b - a for a, b in itertools.pairwise(starts)]
 
@@ -49,6 +56,8 @@ async def compare(session: Session, program: RandomProgram, replay: str) -> Lock
     assert reason is machine.reason, f"{reason} instead of {machine.reason}\n{replay}"
     assert lockstep.done, f"{lockstep.compared} of {machine.record.cycles} cycles compared\n{replay}"
     assert not device.dut.fault.value, f"an instruction missed its issue cycle\n{replay}"
+    if sampler:
+        sampler.commit()
     return lockstep
 
 
@@ -64,28 +73,35 @@ async def run(session: Session) -> tuple[list[Record], Reason | None]:
 
 @cocotb.test()
 async def programs_run_as_in_the_machine(dut: Any) -> None:
-    """``count`` programs; ``program``: only the one of this number."""
+    """``count`` programs, with ``directed`` such that look for corners; ``program``: only the one of this number."""
     ctx = context()
     only = ctx.params.get("program")
     session = await start(dut)
     refused: list[str] = []
-    results = cycles = 0
+    results = cycles = skipped = 0
     for i in range(ctx.params["count"]) if only is None else [only]:
-        program, reasons = random_program(ctx.config, ctx.rng(i), long=ctx.params.get("long", False))
+        kind = DirectedGenerator if ctx.params.get("directed") else None
+        program, reasons = random_program(
+            ctx.config, ctx.rng(i), long=bool(ctx.params.get("long", False)), generator=kind
+        )
         refused += reasons
         done = await compare(session, program, f"replay: {ctx.replay(program=i)}")
+        if done is None:
+            skipped += 1
+            continue
         results, cycles = results + done.checks, cycles + done.compared
         instructions = sum(len(code) for code in program.program.code.values())
         ctx.tell(**{"programs": 1, "cycles compared": done.compared, "results compared": done.checks})
         dut._log.info("program %d: %d instructions, %d cycles equal", i, instructions, done.compared)
-    dut._log.info("seed %d: %d results equal in %d cycles; refused: %s", ctx.seed, results, cycles, refused)
+    done_text = f"{results} results equal in {cycles} cycles"
+    dut._log.info("seed %d: %s; %d programs reach nothing new; refused: %s", ctx.seed, done_text, skipped, refused)
 
 
 @cocotb.test()
 async def rules_hold_at_their_limits(dut: Any) -> None:
     """What the machine refuses a cycle earlier runs equal: the limits are those of the hardware."""
     ctx = context()
-    if not _thorough(ctx) or ctx.params.get("program") is not None:
+    if not _thorough(ctx) or not ctx.params.get("rules", True) or ctx.params.get("program") is not None:
         return
     session = await start(dut)
     for name in RULES:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hdl.config import Config, get_config
+from verification.coverage.functional import Sampler
 
 VARIABLE = "LPU_BENCH"
 """Environment variable through which ``verification.runner`` hands a bench its parameters, as JSON."""
@@ -34,6 +37,14 @@ class Context:
         """The sizes under test."""
         return get_config(self.config_name)
 
+    @functools.cached_property
+    def sampler(self) -> Sampler | None:
+        """Of functional coverage, where the run was asked for it: the parameter ``bins`` names the file, ``known``
+        one with the bins reached before, if only programs with others are to be run."""
+        known = self.params.get("known")
+        path = self.params.get("bins")
+        return None if path is None else Sampler(self.config, Path(path), None if known is None else Path(known))
+
     def rng(self, *stream: int) -> np.random.Generator:
         """A generator that depends on the seed and on ``stream`` only: the same in both simulators."""
         return np.random.default_rng([self.seed, *stream])
@@ -54,6 +65,7 @@ class Context:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
 
+@functools.cache
 def context() -> Context:
     """The run this process is in; RuntimeError outside ``run_bench``."""
     text = os.environ.get(VARIABLE)

@@ -6,6 +6,7 @@ compared with it cycle by cycle, and the first difference ends the test with the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import defaultdict, deque
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from hdl.mem import act_layout, row_layout
 from hdl.uop import uop_layout
 from sim import numerics as nx
 from sim.machine import Machine, TokenRun, Uop
+from verification.coverage.functional import Sampler
 from verification.script import pack
 
 STREAMS = {"Y": signed(WORD), "Z": signed(WORD), "X": signed(WORD), "SCL": unsigned(SCALE_BITS),
@@ -153,11 +155,12 @@ def uop_values(layout: data.StructLayout, uop: Uop) -> dict[str, int]:
 
 
 class TracedMachine(Machine):
-    """A machine that writes down what it does; run it with :meth:`finish`."""
+    """A machine that writes down what it does; run it with :meth:`finish`. ``sampler`` follows it, if any."""
 
-    def __init__(self, cfg: Config):
+    def __init__(self, cfg: Config, sampler: Sampler | None = None):
         super().__init__(cfg)
         self.record = Trace(cfg)
+        self.sampler = sampler
         self.start = 0
 
     def begin(
@@ -167,6 +170,10 @@ class TracedMachine(Machine):
 
     def finish(self) -> list[int]:
         """Runs to the end; returns the sampled tokens."""
+        with self.sampler.run() if self.sampler else contextlib.nullcontext():
+            return self._finish()
+
+    def _finish(self) -> list[int]:
         tokens = []
         for record in self.run():
             self.record.starts.append(self.start)
@@ -183,6 +190,7 @@ class _TracedToken(TokenRun):
     def __init__(self, machine: TracedMachine, *args: Any) -> None:
         super().__init__(machine, *args)
         self.trace = machine.record
+        self.sampler = machine.sampler
         self.first = machine.start
         """The token's first cycle. Its last results may lie behind the next one's."""
         self._later: list[tuple[str, int, Any]] = []
@@ -197,7 +205,14 @@ class _TracedToken(TokenRun):
                 self.trace.event(name, self.first + at, **what)
             else:
                 self.trace.row(name, self.first + at, what)
+        if self.sampler:
+            self.sampler.retired(self, self.first + cycle, uop)
         return text
+
+    def _issue(self, cycle: int, q: Queue, instr: Instr) -> None:
+        super()._issue(cycle, q, instr)
+        if self.sampler:
+            self.sampler.issued(instr)
 
     def _put(self, stream: str, cycle: int, row: np.ndarray) -> None:
         super()._put(stream, cycle, row)

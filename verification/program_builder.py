@@ -283,7 +283,14 @@ class Builder:
         self.place(b)
 
     def gather_access(self, b: Bundle, offset: int, fields: Fields) -> None:
-        """GATHER looks at the token's id for a while."""
+        """GATHER looks at the token's id for a while; the rows of a word come before those of another one."""
+        low, high = self._ends(fields, offset)
+        b.reads.append((("gather",), low, high))
+        b.writes.append((("gather",), low, high, self.cfg.word_rows, None))
+        # The tile keeps the width of the last GATHER alone: one of the other width may not follow while the word is
+        # under way. The machine does not refuse it; remove this when core and machine agree.
+        b.reads.append((("gather width", 1 - fields["width"]), low, high))
+        b.writes.append((("gather width", fields["width"]), low, high, self.t.gather, None))
         self._in_token(b, self._ends(fields, offset)[1] + self.t.gather - 2)
 
     def dot_access(self, b: Bundle, offset: int, fields: Fields, *, cached: bool) -> bool:
@@ -404,6 +411,8 @@ class Builder:
         rows = self.most(fields, "n1")
         words = -(-rows // (cfg.word_rows if key else cfg.superlane_columns))
         vset = 1 if key else int(rng.choice([0, 1, 1, 2]))
+        if not key and words == 1:
+            vset = self.any_value("vset", Queue.SXM)
         span = (words - 1) * vset if not key else words - 1
         if rows * cfg.vlanes > cfg.head_max or span >= self.kv.size:
             return

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from firmware.errors import LpuError
 from firmware.lower import pack_program
 from hdl.config import Config
 from hdl.image import Param, Space, row_bytes
@@ -24,6 +25,7 @@ from hdl.isa import (
     AccSource,
     Count,
     Init,
+    IsaError,
     Program,
     Queue,
     SfuOp,
@@ -81,20 +83,22 @@ class RandomProgram:
         return [*self.parts, *params, (int(Space.PROMPT), 0, 0, prompt)]
 
 
-def random_program(cfg: Config, rng: np.random.Generator, *, long: bool = False) -> tuple[RandomProgram, list[str]]:
+def random_program(
+    cfg: Config, rng: np.random.Generator, *, long: bool = False, generator: type[Generator] | None = None
+) -> tuple[RandomProgram, list[str]]:
     """A program that the machine runs, and what it said of those it refused before.
 
-    ``long``: with the largest distances and counts, now and then: thousands of cycles.
+    ``long``: with the largest distances and counts, now and then: thousands of cycles. ``generator``: another one.
     """
     refused: list[str] = []
     while True:
-        candidate = _Generator(cfg, rng, long).make()
-        machine = Machine(cfg)
-        candidate.load(machine)
         try:
+            candidate = (generator or Generator)(cfg, rng, long).make()
+            machine = Machine(cfg)
+            candidate.load(machine)
             for _ in machine.run():
                 pass
-        except MachineError as error:
+        except (IsaError, LpuError, MachineError) as error:  # a phase or a program that is too long, too
             refused.append(str(error))
             if len(refused) > 20:
                 raise RuntimeError(f"no legal program in {len(refused)} tries: {refused}") from None
@@ -102,11 +106,25 @@ def random_program(cfg: Config, rng: np.random.Generator, *, long: bool = False)
         return candidate, refused
 
 
-class _Generator(Builder):
+class Generator(Builder):
     """Every kind of bundle."""
 
     endless = False
     """A loop of thousands of cycles may come."""
+
+    splits = False
+    """Whether the phase in work may be closed and go on as another one."""
+
+    def finished(self, program: Program) -> Program:
+        """The program as it is loaded; a subclass may change what the machine ignores."""
+        return program
+
+    def kinds(self) -> list[Callable[[], None]]:
+        """The bundles to choose from, as often as they should come."""
+        return [
+            self.product, self.product, self.drain, self.drain, self.drain, self.rows, self.rows, self.embed,
+            self.scalar, self.choice, self.stray, self.softmax, self.cache,
+        ]  # fmt: skip
 
     def make(self) -> RandomProgram:
         """Phases before, in and behind the layer loop."""
@@ -114,12 +132,11 @@ class _Generator(Builder):
         before, inside, behind = int(rng.integers(3)), int(rng.integers(1, 4)), int(rng.integers(1, 3))
         total = before + inside + behind
         prompt_end = int(rng.integers(before + inside - 1, total))
-        kinds: list[Callable[[], None]] = [
-            self.product, self.product, self.drain, self.drain, self.drain, self.rows, self.rows, self.embed,
-            self.scalar, self.choice, self.stray, self.softmax, self.cache,
-        ]  # fmt: skip
+        kinds = self.kinds()
         chosen = rng.choice(len(kinds), size=int(rng.integers(4, len(kinds) + 1)), replace=False)
         for i in range(total):
+            # Its flag makes the layer loop's first phase the one that is closed last.
+            self.splits = i != before
             if i == before:
                 self.begin_loop()
             if i == 0:
@@ -142,7 +159,7 @@ class _Generator(Builder):
 
     def _packed(self) -> RandomProgram:
         cfg, rng, s = self.cfg, self.rng, self.sizes
-        program = self.sched.program()
+        program = self.finished(self.sched.program())
         code = [(int(p.space), p.sub, p.address, p.data) for p in pack_program(cfg, program)]
         prompt = tuple(int(x) for x in rng.integers(0, s.vocab, int(rng.integers(1, min(3, s.positions - 1) + 1))))
         limit = int(rng.integers(1, 4))
@@ -522,7 +539,8 @@ class _Generator(Builder):
         if sampling:
             emit["n1"] = int(rng.integers(1, cfg.topk_max + 1))
         else:
-            emit["n1"] = int(rng.integers(1, min(cfg.experts_per_token_max, limit, least) + 1))
+            most = min(cfg.experts_per_token_max, limit, least)
+            emit["n1"] = int(rng.choice([most, int(rng.integers(1, most + 1))]))
         self.emit_later(emit, bool(noise))
 
     def stray(self) -> None:

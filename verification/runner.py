@@ -37,6 +37,9 @@ _BUILD_ARGS: dict[str, list[str]] = {
     "verilator": [*WARNING_FLAGS, "--no-timing", "--output-split", "20000"],
     "icarus": [],
 }
+COVERAGE_WIDTH = 1024
+"""Bits of the widest signal whose toggles are counted; all but the arrays of memories are narrower."""
+_COVERAGE_ARGS = ["--coverage-line", "--coverage-toggle", "--coverage-max-width", str(COVERAGE_WIDTH)]
 # Benches compile more than they run: -O1 halves the compiler's time and cocotb sets the pace anyway.
 _VERILATOR_OPT = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O1"}
 
@@ -83,9 +86,19 @@ def replay_line(context: Context) -> str:
 
 
 def run(
-    bench: Bench, *, sim: str, config: str, seed: int = DEFAULT_SEED, waves: bool = False, program: int | None = None
+    bench: Bench,
+    *,
+    sim: str,
+    config: str,
+    seed: int = DEFAULT_SEED,
+    waves: bool = False,
+    program: int | None = None,
+    coverage: bool = False,
 ) -> BenchResult:
-    """Runs a registered bench; see ``run_bench``. ``program``: this one of a bench's random programs alone."""
+    """Runs a registered bench; see ``run_bench``. ``program``: this one of a bench's random programs alone.
+
+    With ``coverage`` every bench runs on exported Verilog: a unit has the same text there in whatever design it is.
+    """
     return run_bench(
         bench.name,
         component_factory=bench.factory,
@@ -97,9 +110,15 @@ def run(
         params=bench.params if program is None else {**bench.params, "program": program},
         sources=bench.sources,
         timeout_s=bench.timeout_s,
-        exported=bench.exported,
+        exported=bench.exported or coverage,
         build=bench.build,
+        coverage=coverage,
     )
+
+
+def coverage_folder(bench: str, config: str) -> Path:
+    """Where a bench leaves its ``coverage.dat``; that of the bench it is built for holds the Verilog."""
+    return BUILD_ROOT / f"{bench}-verilator-{config}-coverage"
 
 
 def run_bench(
@@ -119,6 +138,7 @@ def run_bench(
     timeout_s: int = 600,
     exported: bool = False,
     build: str | None = None,
+    coverage: bool = False,
 ) -> BenchResult:
     """Builds a design and runs the cocotb tests of ``module`` on it.
 
@@ -138,6 +158,7 @@ def run_bench(
         timeout_s: seconds after which the simulation is ended.
         exported: convert ``component_factory``'s design as ``hdl.export`` does.
         build: name of the bench under which it is built, if not its own.
+        coverage: count lines and toggles, in Verilator; the run leaves ``coverage.dat`` in its folder.
 
     Raises:
         BenchFailure: the build or a test failed; the message has the failing tests, the end of the log, its
@@ -149,7 +170,10 @@ def run_bench(
     tools.require(*(("iverilog",) if sim == "icarus" else ("c++", "make", "perl")))
     top = top or build or name
     context = Context(name, sim, config, seed, dict(params or {}))
-    kind = f"{sim}-{config}{'-waves' if waves else ''}"
+    if coverage and sim != "verilator":
+        raise ValueError("lines and toggles are counted in Verilator only")
+    build_args = [*_BUILD_ARGS[sim], *(_COVERAGE_ARGS if coverage else ())]
+    kind = f"{sim}-{config}{'-waves' if waves else ''}{'-coverage' if coverage else ''}"
     folder, built_in = BUILD_ROOT / f"{name}-{kind}", BUILD_ROOT / f"{build or name}-{kind}"
     for path in (folder, built_in):
         path.mkdir(parents=True, exist_ok=True)
@@ -169,7 +193,7 @@ def run_bench(
         runner.log.setLevel(logging.ERROR)
         # cocotb compares times only: it misses a build that was interrupted and one with other arguments.
         built = built_in / "built"
-        arguments = repr((top, all_sources, _BUILD_ARGS[sim]))
+        arguments = repr((top, all_sources, build_args))
         stale = not built.exists() or built.read_text() != arguments
         built.unlink(missing_ok=True)
         results = folder / "results.xml"
@@ -180,7 +204,7 @@ def run_bench(
                 sources=all_sources,
                 hdl_toplevel=top,
                 build_dir=built_in,
-                build_args=_BUILD_ARGS[sim],
+                build_args=build_args,
                 timescale=_TIMESCALE,
                 waves=waves,
                 always=stale,
