@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hdl.config import BLOCK, Config
+from hdl.isa import Width
 from hdl.timing import Timing
 
 from .second_ports import Place, SecondPorts
@@ -41,6 +42,7 @@ class Hazards:
         self._step = 0
         self._chosen: int | None = None
         self._gathered = 0
+        self._gather: tuple[int, Width] | None = None
 
     # What holds a value in this token ------------------------------------------------------------------
 
@@ -169,8 +171,11 @@ class Hazards:
         if end and cycle >= end:
             raise MachineError(f"cycle {cycle}: the run state of a token that ended in cycle {end - 1} is used")
 
-    def gathered(self, cycle: int) -> None:
-        """GATHER: superlane after superlane looks at the token's id."""
+    def gathered(self, cycle: int, width: Width) -> None:
+        """GATHER: superlane after superlane looks at the token's id, and at the width of the last GATHER."""
+        if self._gather is not None and self._gather[1] is not width and cycle < self._gather[0] + self.t.gather - 3:
+            raise MachineError(f"cycle {cycle}: GATHER of another width while a row is gathered")
+        self._gather = cycle, width
         self._gathered = cycle + self.t.gather - 1
 
     def ended(self, end: int, sampled: bool) -> None:

@@ -471,7 +471,7 @@ class TokenRun:
         words = self._row("weight", self.m.weight.swapaxes(0, 1), uop["w"], uop)
         self.hazards.read("weight", uop["w"], cycle)
         if uop["op"] == AbcOp.GATHER:
-            self.hazards.gathered(cycle)
+            self.hazards.gathered(cycle, width)
             v, c = self.cfg.vlanes, self.cfg.superlane_columns
             slot = self.token // v % self.cfg.slots(width.bits)
             column, half = (slot // 2, slot % 2) if width is Width.INT4 else (slot, 0)

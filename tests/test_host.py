@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 from amaranth.back import verilog
+from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 from cobs import cobs
 
@@ -162,6 +163,7 @@ class Bench:
         self.words_found: dict[str, int] = {}
         """Counts of words with errors in each cycle, by port."""
         self.core_busy = False
+        self._resetting = False
         """The core runs without having been asked to."""
         self.cycle = 0
         self._time = 0
@@ -173,7 +175,10 @@ class Bench:
         self._decoder = FrameDecoder()
         self._stall = sometimes(seed, tx_stall)
         self._pause = sometimes(seed + 1, rx_pause)
-        self._sim = Simulator(self.dut)
+        self.error = False
+        """The port of that name, as of the last cycle."""
+        self._reset = Signal()
+        self._sim = Simulator(ResetInserter(self._reset)(self.dut))
         self._sim.add_clock(CYCLE)
         self._sim.add_testbench(self._run, background=True)
 
@@ -181,9 +186,21 @@ class Bench:
         dut, plan, waited = self.dut, deque[tuple[int, Record | Reason]](), 0
         sampled = (
             dut.rx.valid, dut.rx.ready, dut.tx.valid, dut.tx.ready, dut.tx.payload, dut.run.start,
-            dut.run.abort, dut.load.valid, dut.load.space, dut.load.sub, dut.load.addr, dut.load.data,
+            dut.run.abort, dut.error, dut.load.valid, dut.load.space, dut.load.sub, dut.load.addr, dut.load.data,
         )  # fmt: skip
         while True:
+            if self._resetting:
+                self._resetting = False
+                for port in (dut.rx.valid, dut.run.record, dut.run.done, dut.run.busy):
+                    ctx.set(port, 0)
+                ctx.set(self._reset, 1)
+                await ctx.tick()
+                ctx.set(self._reset, 0)
+                plan, waited = deque(), 0
+                self.loads, self.starts = [], []
+                self._inbound.clear()
+                self._outbound.clear()
+                self._decoder = FrameDecoder()
             offer = bool(self._inbound) and not self._pause()
             ctx.set(dut.rx.valid, offer)
             if offer:
@@ -207,7 +224,7 @@ class Bench:
                     ctx.set(dut.run.reason, event)
                     ctx.set(dut.run.busy, 0)
             values = await ctx.tick().sample(*sampled)
-            rx_valid, rx_ready, tx_valid, tx_ready, tx, start, abort, load, *row = values[2:]
+            rx_valid, rx_ready, tx_valid, tx_ready, tx, start, abort, self.error, load, *row = values[2:]
             self.cycle += 1
             if rx_valid and rx_ready:
                 self._inbound.popleft()
@@ -232,6 +249,11 @@ class Bench:
         if cycles:
             self._time += cycles
             self._sim.run_until((self._time + 0.25) * CYCLE)  # between edges: the sum of floats may be short
+
+    def reset(self) -> None:
+        """Resets the device for one cycle, whatever it is doing; host and core forget what is under way."""
+        self._resetting = True
+        self.step(2)
 
     # A transport for the driver; simulated time passes only while it reads.
 
@@ -653,6 +675,35 @@ def test_status_during_a_run_is_busy_and_outside_the_sequence() -> None:
     frames = [f for f in got if f.type != Reply.TOKENS]
     assert summary(frames)[1:5] == [(Reply.ACK, 1), (Reply.STATUS, 99), (Reply.INFO, 50), (Reply.ACK, 51)]
     assert Status.decode(frames[2].payload).busy
+
+
+def test_error_tells_of_the_last_frame() -> None:
+    bench = Bench()
+    errors = []
+    for frame in (hello(), b"\5a\0", Frame(Request.STATUS, 9), load(1, 15, 0, b"x"), hello(4)):
+        bench.talk(frame)
+        errors.append(bool(bench.error))
+    assert errors == [False, True, False, True, False]
+
+
+def _session(bench: Bench) -> tuple:
+    """What a host, and what the core, see of a few frames."""
+    bench.records, bench.gap = some_records(6), 20
+    rows = bytes(range(24))
+    got = bench.talk(hello(200), load(201, Space.SCALE, 5, rows), run(202), Frame(Request.STATUS, 7))
+    return [(f.type, f.seq, f.payload) for f in got], bench.loads, len(bench.starts)
+
+
+def test_a_reset_ends_whatever_goes_on() -> None:
+    """For one cycle, at any time: in a frame, a load, a run, an answer. What follows is as after power-on."""
+    expected = _session(Bench())
+    bench, rng = Bench(), random.Random(3)
+    for i in range(14):
+        bench.records, bench.gap = some_records(30, i), rng.choice([2, 15])
+        bench.send(hello(i), load(i + 1, Space.WEIGHT, 1, rng.randbytes(64)), b"\5a\0" * (i % 3), run(i + 2))
+        bench.step(rng.randrange(10, 500))
+        bench.reset()
+        assert _session(bench) == expected
 
 
 @pytest.mark.parametrize("credits", [None, 2, 9])

@@ -105,6 +105,9 @@ def test_dot_is_exact(rng: np.random.Generator) -> None:
     assert np.array_equal(nx.dot(w.astype(np.float64), x), x @ w.astype(np.int64).T)
     big = np.full((1, 1 << 10), 1 << 24)
     assert nx.dot(np.full((1, 1 << 10), 127, dtype=np.int8), big)[0, 0] == 127 << 34
+    # Beyond 2**53 a float64 would round: int64 does not.
+    huge = rng.integers(-(1 << 46), 1 << 46, (4, 333))
+    assert nx.dot(w, huge).tolist() == (huge.astype(object) @ w.astype(object).T).tolist()
     assert nx.fits([(1 << 35) - 1, -(1 << 35)], 36) and not nx.fits(1 << 35, 36)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import cocotb
 import numpy as np
+from cocotb.task import bridge
 
 from hdl.image import Reason
 from sim.reference import Reference
@@ -56,6 +57,14 @@ async def greedy_tokens(dut: Any) -> None:
     expected = subject.generate(prompt, 9, GREEDY, (stop,))
     stopped, reason = await session.generate(subject, prompt, 9, stop_ids=(stop,))
     assert (stopped, reason) == (expected, Reason.STOP_TOKEN)
+
+    # A frame that is cut off shows at ``error`` until one is carried out.
+    assert not dut.error.value
+    session.device.write(b"\5a\0")
+    await session.device.wait(lambda: bool(dut.error.value))
+    assert dut.error.value
+    await bridge(session.driver.status)()
+    assert not dut.error.value and not dut.fault.value
 
 
 @cocotb.test()

@@ -10,16 +10,22 @@ from cocotb.task import bridge
 
 from firmware.link import Record
 from firmware.schedule import token_cycles
-from hdl.image import Param, Reason
+from hdl.image import Param, Reason, Space
 from hdl.isa import IsaError
 from sim.hazards import MachineError
 from sim.machine import Machine
 from verification.context import Context, context
 from verification.device import START_CYCLES, Device, Session
 from verification.directed_program import DirectedGenerator
-from verification.lockstep import Lockstep, TracedMachine
+from verification.lockstep import Lockstep, TracedMachine, event_ports
+from verification.program_memory import Part
 from verification.random_program import RandomProgram, random_program
 from verification.rules import RULES, program
+
+RESETS = 6
+"""Resets in runs of one program."""
+QUIET = 40
+"""Cycles behind a reset in which nothing may move."""
 
 
 async def start(dut: Any) -> Session:
@@ -143,6 +149,46 @@ async def corrupted_programs_end(dut: Any) -> None:
     ctx.tell(**{"corrupted programs run equal": equal, "corrupted programs refused, and ended in their time": refused})
 
 
+@cocotb.test()
+async def a_reset_ends_everything(dut: Any) -> None:
+    """Reset for one cycle, at any time of a run: nothing moves behind it, and what is loaded then runs equal."""
+    ctx = context()
+    rng = ctx.rng(1 << 21, ctx.params.get("program") or 0)
+    session = await start(dut)
+    device = session.device
+    events = [getattr(dut, f"probe_{name}") for name in event_ports(ctx.config)]
+    silent = [*events, dut.probe_running, dut.busy, dut.tx__valid, dut.error, dut.fault, dut.has_image]
+
+    def quiet(cycle: int) -> None:
+        moving = [handle._name for handle in silent if not handle.value.is_resolvable or int(handle.value)]
+        assert not moving, f"cycle {cycle}, behind a reset: {', '.join(moving)}\nreplay: {ctx.replay()}"
+
+    whole, _ = random_program(ctx.config, rng)
+    machine = Machine(ctx.config)
+    whole.load(machine)
+    cycles = sum(record.cycles for record in machine.run())
+    image = (int(Space.PARAM), 0, int(Param.IMAGE), (77).to_bytes(8, "little"))
+    for i in range(RESETS + 1):
+        # What lies in memories stays. The last run begins with an instruction that comes too early.
+        parts = [p for p in whole.all_parts() if i == 0 or p[0] in (Space.PARAM, Space.PROMPT)]
+        late = i == RESETS
+        await bridge(session.driver.load)([*parts, *(_too_early(whole) if late else ()), image])
+        await bridge(session.driver.start)()
+        await device.wait(lambda: bool(dut.probe_running.value))
+        if late:  # noticed at the end of its phase
+            await device.wait(lambda: bool(dut.fault.value), 2 * cycles)
+        else:
+            await device.wait(lambda: False, int(rng.integers(cycles)))
+        assert (bool(dut.fault.value), bool(dut.has_image.value)) == (late, True)
+        await device.reset(1)
+        device.watch = quiet
+        await device.wait(lambda: False, QUIET)
+        device.watch = None
+        session = Session(device)
+    await compare(session, whole, f"behind a reset; replay: {ctx.replay()}")
+    dut._log.info("seed %d: %d resets in runs of %d cycles", ctx.seed, RESETS, cycles)
+
+
 def _thorough(ctx: Context) -> bool:
     """Whether this simulator runs what takes many loads: Icarus only does in `make regress`."""
     return ctx.params.get("thorough", "") in ("all", ctx.sim)
@@ -162,6 +208,16 @@ async def _ends(session: Session, broken: RandomProgram, why: str) -> None:
     assert reason in (Reason.LIMIT, Reason.CONTEXT), f"{reason}: {why}"
     status = await bridge(session.driver.status)()
     assert not status.busy, why
+
+
+def _too_early(whole: RandomProgram) -> list[Part]:
+    """The program of a queue that is used in the first phase, its first instruction at a time when none is fetched."""
+    used = whole.program.phases[0].queues
+    space, sub, address, data = next(p for p in whole.parts if p[0] == Space.PROGRAM and used >> p[1] & 1)
+    # The time is the lowest field.
+    time = (1 << whole.cfg.time_bits) - 1
+    word = int.from_bytes(data[:5], "little") & ~time
+    return [(space, sub, address, word.to_bytes(5, "little") + data[5:])]
 
 
 async def _again(session: Session) -> Session:

@@ -58,8 +58,10 @@ async def router_and_sampling(dut: Any) -> None:
                                     first=int(i == 0), last=int(i == steps - 1)))  # fmt: skip
         return start + (steps - 1) * timing.top_step
 
-    for _ in range(100):
-        if rng.random() < 0.4:  # router
+    for trial in range(100):
+        whole = trial in (30, 60, 90)  # a whole vocabulary, with the noise of every id
+        deep = trial % 3 == 1  # one lane's list to its end
+        if rng.random() < 0.4 and not whole and not deep:  # router
             n = int(rng.integers(MAX_EXPERTS_PER_TOKEN, cfg.experts_max + 1))
             logits = corner_ints(rng, WORD, n)
             if rng.random() < 0.4:
@@ -79,7 +81,8 @@ async def router_and_sampling(dut: Any) -> None:
         before = mode
         if rng.random() < 0.6:
             mode = int(rng.integers(3))
-        topk = int(rng.integers(1, cfg.topk_max + 1)) if mode == 1 else 1
+        mode = 2 if whole else 1 if deep else mode
+        topk = cfg.topk_max if deep else int(rng.integers(1, cfg.topk_max + 1)) if mode == 1 else 1
         if rng.random() < 0.6:
             position, seed = int(rng.integers(cfg.context_max)), int(rng.integers(1 << 32))
             plan.hold(t, state=pack(layout, {"position": position}), seed=seed)
@@ -88,8 +91,12 @@ async def router_and_sampling(dut: Any) -> None:
         if mode != before:
             clear_from = max(clear_from, t + timing.top_noise)
         n = int(rng.integers(1, rng.choice([3 * v, 120])))
+        n = cfg.vocab_max if whole else (cfg.topk_max + 1) * v if deep else n
         logits = rng.integers(-1 << 18, 1 << 18, n)
-        if rng.random() < 0.3:
+        if deep:  # its logits are the best, so close that noise may pick any; most come in falling order
+            lane, falling = int(rng.integers(v)), -16 * np.arange(cfg.topk_max + 1)
+            logits[lane::v] = (1 << 20) + (falling if rng.random() < 0.8 else rng.permutation(falling))
+        elif rng.random() < 0.3 and not whole:
             logits = rng.choice([nx.INT32_MAX, nx.INT32_MAX - 1000, nx.INT32_MIN, 5], n)
         last = insert(max(t, clear_from) if mode == 2 else t, logits, n, 1)
         start = last + timing.top_insert_noise

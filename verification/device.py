@@ -58,11 +58,11 @@ class Device:
                 return
             await RisingEdge(self.dut.clk)
 
-    async def reset(self) -> None:
+    async def reset(self, cycles: int = 2) -> None:
         """Resets the core again, and forgets what is under way."""
         self.watch = None
         self.dut.rst.value = 1
-        for _ in range(2):
+        for _ in range(cycles):
             await RisingEdge(self.dut.clk)
         await FallingEdge(self.dut.clk)
         self.dut.rst.value = 0

@@ -27,7 +27,6 @@ from hdl.isa import (
     VxOp,
     Width,
 )
-from hdl.timing import get_timing
 from verification.coverage.pairs import closest
 from verification.directed_values import ValueGenerator
 from verification.program_builder import Bundle, Fields
@@ -108,14 +107,13 @@ class DirectedGenerator(ValueGenerator):
 
     def stream_x(self, b: Bundle, offset: int, rows: int, coefficients: bool) -> None:
         """Rows on X, and on C, in each of so many cycles from ``offset`` on."""
-        t = get_timing(self.cfg)
+        t = self.t
         fields: Fields = {"n1": rows, "d1": 1}
         read = fields | self.address("x", self.vector, fields, sel=False)
         b.add(Queue.XR, offset - t.mem_read, read)
         self.xr_access(b, offset - t.mem_read, read)
         if coefficients:
             b.add(Queue.CR, offset - t.mem_read, fields | self.address("c", self.coef, fields))
-            self.table_access(b, Queue.CR, offset - t.mem_read)
 
     def vx_op(self) -> VxOp:
         """Any operation whose operands exist."""
@@ -134,11 +132,11 @@ class DirectedGenerator(ValueGenerator):
     def _results(self, op: VxOp, first: int, n: int, d: int) -> set[int]:
         """Offsets of rows on Z."""
         rows = range(1, n, 2) if op is VxOp.SILU else range(n)
-        return {first + i * d + get_timing(self.cfg).vx(op) for i in rows}
+        return {first + i * d + self.t.vx(op) for i in rows}
 
     def vx_pair(self) -> None:
         """Two operations of the vector ALU, the second as soon as it can come; it may overtake the first."""
-        rng, t = self.rng, get_timing(self.cfg)
+        rng, t = self.rng, self.t
         first, second = self.vx_op(), self.vx_op()
         gap = t.fetch_gap(self.isa.formats[Queue.VX])
         for _ in range(50):
@@ -173,7 +171,7 @@ class DirectedGenerator(ValueGenerator):
 
     def sfu_pair(self) -> None:
         """Two operations of the scalar unit in a row, each with a row of probabilities on Z if it wants one."""
-        rng, t = self.rng, get_timing(self.cfg)
+        rng, t = self.rng, self.t
         ops = [SfuOp(int(rng.integers(5))) for _ in range(2)]
         if SfuOp.PROB in ops and "P" not in self.defined:
             self.operands()
@@ -217,7 +215,7 @@ class DirectedGenerator(ValueGenerator):
 
     def sxm_pair(self) -> None:
         """Two vectors for the SXM in a row."""
-        rng, t = self.rng, get_timing(self.cfg)
+        rng, t = self.rng, self.t
         modes = [SxmMode(int(rng.integers(3))) for _ in range(2)]
         n = t.fetch_gap(self.isa.formats[Queue.SXM]) + int(rng.integers(2))
         b = Bundle()
@@ -241,7 +239,7 @@ class DirectedGenerator(ValueGenerator):
 
     def top_pair(self) -> None:
         """Two INSERTs in a row; the lists are the second one's."""
-        rng, t, filled = self.rng, get_timing(self.cfg), self.filled()
+        rng, t, filled = self.rng, self.t, self.filled()
         if not filled:
             return
         acc = next(iter(filled))
@@ -263,7 +261,7 @@ class DirectedGenerator(ValueGenerator):
 
     def operands(self) -> None:
         """What the scalar unit reads: a sum of squares, or probabilities and their sum."""
-        rng, t = self.rng, get_timing(self.cfg)
+        rng, t = self.rng, self.t
         b = Bundle()
         self.stream_x(b, 0, 2, False)
         op = VxOp.PASS if rng.random() < 0.4 or not self.maxima() else VxOp.EXP
@@ -281,7 +279,7 @@ class DirectedGenerator(ValueGenerator):
 
     def sfu_burst(self) -> None:
         """An operation of the scalar unit in many cycles, beside whatever else there is."""
-        rng, t = self.rng, get_timing(self.cfg)
+        rng, t = self.rng, self.t
         op = SfuOp(int(rng.choice([0, 1, 2, 3, 4, 4, 4])))
         if op not in (SfuOp.MUL, SfuOp.CAPTURE) and (rng.random() < 0.5 or self.scalar_fields(op) is None):
             self.operands()
@@ -320,7 +318,7 @@ class DirectedGenerator(ValueGenerator):
 
     def chained_add(self) -> None:
         """ADD of a result on Z and of another row on X."""
-        t, rng = get_timing(self.cfg), self.rng
+        t, rng = self.t, self.rng
         n = int(rng.integers(5, 12))
         b = Bundle()
         self.stream_x(b, 0, 2 * n + t.vx_silu, False)
@@ -364,10 +362,7 @@ class DirectedGenerator(ValueGenerator):
         """Coefficients by two loops, in a number that a register gives."""
         fields: Fields = {"n1": int(self.rng.integers(1, 4)), "d1": 1, "n2": 1, "d2": int(self.rng.integers(1, 6))}
         fields["n2_sel"] = int(self.rng.integers(1, len(Count)))
-        b = Bundle()
-        b.add(Queue.CR, 0, fields | self.address("c", self.coef_all, fields))
-        self.table_access(b, Queue.CR, 0, cached=True)
-        self.place(b)
+        self.read_rows(Queue.CR, fields | self.address("c", self.coef_all, fields))
 
     def expert_product(self) -> None:
         """A product, or a GATHER, with the weights of the last expert that was chosen."""
@@ -394,7 +389,7 @@ class DirectedGenerator(ValueGenerator):
 
     def outer_vectors(self) -> None:
         """Several K or V vectors by one instruction."""
-        rng, t = self.rng, get_timing(self.cfg)
+        rng, t = self.rng, self.t
         n = int(rng.choice([1, 2, 2, 4]))
         fields: Fields = {"n1": n, "d1": 1, "d2": int(rng.integers(1, 6))} | self._count("n2", [2, 3, 4])
         fields |= {"source": int(Source.Z), "shift": int(rng.integers(24))}
@@ -412,7 +407,7 @@ class DirectedGenerator(ValueGenerator):
 
     def based_words(self) -> None:
         """Activation words at an address with a base register: they may be any of the region."""
-        rng, t, cfg = self.rng, get_timing(self.cfg), self.cfg
+        rng, t, cfg = self.rng, self.t, self.cfg
         n = int(rng.integers(1, 2 * cfg.word_rows))
         fields: Fields = {"n1": n, "d1": 1} | (self._count("n2", [2, 3]) if rng.random() < 0.6 else {})
         fields |= {"op": int(SxmMode.ACT), "source": int(Source.Z), "shift": int(rng.choice([12, 63]))}
@@ -445,7 +440,7 @@ class DirectedGenerator(ValueGenerator):
 
     def straddle(self) -> None:
         """A phase ends while streams run; the next one begins with what takes their rows."""
-        rng, t, filled, n = self.rng, get_timing(self.cfg), self.filled(), 160
+        rng, t, filled, n = self.rng, self.t, self.filled(), 160
         if not self.splits:
             return
         kind = int(rng.choice([0, 1, 2, 2, 3, 3]))
@@ -457,7 +452,6 @@ class DirectedGenerator(ValueGenerator):
         drain = fields | {"width": int(filled.get(acc, 0)), "acc": acc, "source": int(AccSource.ACC), "shift": 20}
         if kind < 2:
             b.add(Queue.SR, -t.mem_read, fields | self.address("s", self.scale, fields))
-            self.table_access(b, Queue.SR, -t.mem_read)
             if kind:
                 b.add(Queue.ACC, 0, drain)
                 self.acc_access(b, 0, drain)

@@ -139,7 +139,6 @@ class ValueGenerator(Generator):
         b.add(Queue.ACC, t.gather, drain)
         self.acc_access(b, t.gather, drain)
         b.add(Queue.SR, t.gather - t.mem_read, loop | self._walk("s", self.scale.part(i * rows, rows)))
-        self.table_access(b, Queue.SR, t.gather - t.mem_read)
         at = t.gather + t.acc
         room = self.vector.size - rows
         store = loop | self._walk("x", self.vector.part(int(self.rng.integers(room + 1)), rows))
@@ -158,7 +157,6 @@ class ValueGenerator(Generator):
         if coefficient is not None:
             row: Fields = {"n1": store["n1"], "d1": 1, "c": self.coef.part(coefficient, 1).base}
             b.add(Queue.CR, -t.mem_read, row)
-            self.table_access(b, Queue.CR, -t.mem_read)
 
     def _operate(self, i: int) -> None:
         theme, t = self.themes[i], get_timing(self.cfg)
@@ -284,7 +282,6 @@ class ValueGenerator(Generator):
         drain |= {"source": int(AccSource.ACC), "shift": cfg.lanes.bit_length() - 1 + 23 + 10 - 31}
         b = Bundle()
         b.add(Queue.SR, -t.mem_read, {"n1": 1, "d1": 1, "s": self.scale.part(i * cfg.word_rows, 1).base})
-        self.table_access(b, Queue.SR, -t.mem_read)
         b.add(Queue.ACC, 0, drain)
         self.acc_access(b, 0, drain)
         self.place(b)
@@ -307,7 +304,6 @@ class ValueGenerator(Generator):
             return
         b = Bundle()
         b.add(Queue.SR, -t.mem_read, loop | {"s": self.scale.part(0, 1).base})
-        self.table_access(b, Queue.SR, -t.mem_read)
         drain = loop | {"width": int(self.filled()[acc]), "acc": acc, "source": int(AccSource.ACC), "shift": 0}
         b.add(Queue.ACC, 0, drain)
         self.acc_access(b, 0, drain)

@@ -287,10 +287,9 @@ class Builder:
         low, high = self._ends(fields, offset)
         b.reads.append((("gather",), low, high))
         b.writes.append((("gather",), low, high, self.cfg.word_rows, None))
-        # The tile keeps the width of the last GATHER alone: one of the other width may not follow while the word is
-        # under way. The machine does not refuse it; remove this when core and machine agree.
+        # The tile keeps the width of the last GATHER alone.
         b.reads.append((("gather width", 1 - fields["width"]), low, high))
-        b.writes.append((("gather width", fields["width"]), low, high, self.t.gather, None))
+        b.writes.append((("gather width", fields["width"]), low, high, self.t.gather - 3, None))
         self._in_token(b, self._ends(fields, offset)[1] + self.t.gather - 2)
 
     def dot_access(self, b: Bundle, offset: int, fields: Fields, *, cached: bool) -> bool:

@@ -408,6 +408,14 @@ def gathered_in_time(c: Code) -> str:
 
 
 @rule
+def gathered_in_one_width(c: Code) -> str:
+    rows, n = c.cfg.word_rows, 4
+    last = c.at(20, Queue.ABC, op=1, width=Width.INT4, n1=n, d1=rows) + (n - 1) * rows
+    c.at(last + c.t.gather - 3 - c.early, Queue.ABC, op=1, width=Width.INT8)
+    return "GATHER of another width"
+
+
+@rule
 def slot_of_the_token(c: Code) -> str:
     c.y(40, 2)
     c.at(40, Queue.SXM, op=SxmMode.KEY, n1=2, dst=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from hdl.config import Config
-from hdl.isa import Base, Count, Field, Format, Instr, Program, Queue, get_isa
+from hdl.isa import Count, Field, Format, Instr, Program, get_isa
 
 LATENCIES = frozenset({
     "acc", "act", "vector", "R+5", "R+7", "R+9", "MAX", "SUM", "SUMSQ", "P", "kvABC", "kvSR", "kvCR", "T",
@@ -20,27 +20,26 @@ def op_name(fmt: Format, op: int) -> str:
     return f"{fmt.queue.name}.{fmt.ops(op).name}"
 
 
-def corners(field: Field, queue: Queue) -> dict[int, str]:
+def corners(field: Field) -> dict[int, str]:
     """The values of a field that a test should see: all members of an enumeration, else both ends.
 
     Of an issue time, the first cycle of a phase: the last one is a matter of how long a phase is.
     """
     if field.enum is not None:
-        alias = field.enum is Base and queue is Queue.CR
-        return {int(m): "ROPE" if alias and m is Base.ROPE else m.name for m in field.members}
+        return {int(m): field.text(m) for m in field.members}
     return {0: "0"} if field.name == "time" else {0: "0", (1 << field.bits) - 1: "max"}
 
 
 def wanted(cfg: Config) -> set[str]:
     """Everything to reach, as ``QUEUE.OP.field=value``; of counts and distances, one and more than one."""
     out = set()
-    for queue, fmt in get_isa(cfg).formats.items():
+    for fmt in get_isa(cfg).formats.values():
         for op in fmt.ops:
             for field in fmt.fields:
                 if field.name in _LOOPS:
                     names = ["1", "many"]
                 else:
-                    names = list(corners(field, queue).values()) if field.name != "op" else []
+                    names = list(corners(field).values()) if field.name != "op" else []
                 out |= {f"{op_name(fmt, op)}.{field.name}={name}" for name in names}
     return out
 
@@ -54,7 +53,7 @@ def of_instruction(fmt: Format, instr: Instr) -> Iterator[str]:
             if field.name[0] == "d" or instr.get(f"{field.name}_sel") == Count.IMM:
                 yield f"{name}.{field.name}={'1' if value == 1 else 'many'}"
         elif field.name != "op":
-            corner = corners(field, fmt.queue).get(value)
+            corner = corners(field).get(value)
             if corner is not None:
                 yield f"{name}.{field.name}={corner}"
 
