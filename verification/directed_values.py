@@ -247,7 +247,6 @@ class ValueGenerator(Generator):
         drain["source"] = int(AccSource.ACC)
         b = Bundle()
         b.add(Queue.SR, -get_timing(self.cfg).mem_read, {"n1": 1, "d1": 1, "s": self.scale.part(i * rows, 1).base})
-        self.table_access(b, Queue.SR, -get_timing(self.cfg).mem_read)
         b.add(Queue.ACC, 0, drain)
         self.acc_access(b, 0, drain)
         store = {"n1": 1, "d1": 1, "x": int(self.rng.choice(self.vector.rows()))}
