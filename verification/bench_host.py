@@ -20,7 +20,7 @@ from hdl.link import Fault, Reply, Request
 from verification.context import context
 
 LONGEST = 80_000
-"""Cycles in which the link has to fall silent, whatever it was sent: twice what any test here takes."""
+"""Cycles, beside two for each byte that waits, in which the link has to fall silent: twice what any test takes."""
 Rows = list[tuple[int, int, int, int]]
 """Row writes: space, bank, row, data."""
 
@@ -121,9 +121,10 @@ class Link:
     async def settle(self, cycles: int = 900) -> list[Frame]:
         """Frames received until nothing moved for ``cycles`` (a full LOAD is silent for 700)."""
         self.quiet = 0
-        deadline = self.cycle + LONGEST
+        longest = LONGEST + 2 * len(self.inbound)
+        deadline = self.cycle + longest
         while self.quiet < cycles or self.inbound or self._plan:
-            assert self.cycle < deadline, f"no end of bytes, or {len(self.inbound)} never taken, in {LONGEST} cycles"
+            assert self.cycle < deadline, f"no end of bytes, or {len(self.inbound)} never taken, in {longest} cycles"
             await RisingEdge(self.dut.clk)
         assert self._decoder.bad == 0, "the device sent a damaged frame"
         frames, self.received = self.received, []

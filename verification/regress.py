@@ -52,6 +52,12 @@ PARTS = (
         "verification.random_runs", "--seed={seed}", "--minutes={minutes}")),
     Part("soak", "a simulated board through accidents", 1.5, (
         "verification.soak", "--seed={seed}", "--minutes={minutes}")),
+    Part("coverage", "functional, line and toggle coverage, added to what was reached before", 2, (
+        "verification.coverage", "--seed={seed}", "--minutes={minutes}")),
+    Part("mutation", "seeded bugs in hdl/ and sim/numerics, and whether a test notices", 2.5, (
+        "verification.mutation", "--seed={seed}", "--minutes={minutes}", "--fail-under=95")),
+    Part("ecc", "bits flipped in the memories of running models", 1, (
+        "verification.ecc_campaign", "--seed={seed}", "--minutes={minutes}")),
     Part("formal", "proofs, and their seeded bugs", 0, ("verification.formal", "--mutants")),
 )  # fmt: skip
 

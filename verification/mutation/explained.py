@@ -67,13 +67,6 @@ EQUIVALENT: dict[str, str] = {
     ): (
         "two forms of one product, equal for any operands (tests/test_vxm.py): they differ in LUTs"
     ),
-    (
-        "hdl/sxm.py | KvQuantiser.elaborate | reset | srow, slot, last_row = Signal.like(self.srow), "
-        "Signal.like(self.slot), Signal(address_bits(depth)) | srow, slot, last_row = Signal.like(self.srow),"
-        " Signal.like(self.slot, reset_less=True), Signal(address_bits(depth))"
-    ): (
-        "written with every row, and read behind a vector's last row alone"
-    ),
 }
 """No input shows a difference. They do not count as mutants, and are listed apart."""
 

@@ -96,6 +96,7 @@ PLANS = (
     Plan("hdl/primitives.py", ("dequant", "alu", "scalar", "sxm", "topk", "mxm"), (*_VXM, tests("sxm", "v2l16"),
          bench("vxm_dequant"), bench("vxm_alu"), bench("vxm_scalar"), bench("sxm"), bench("mxm"), bench("ecp5"),
          *CORE)),
+    Plan("hdl/ecc.py", ("mxm",), (tests("ecc"), bench("ecc_words"), bench("mxm"), *CORE)),
     Plan("hdl/mxm/*", ("mxm",), (tests("mxm", "tiny or packing or carry"), bench("mxm"), tests("mxm", "v2l32"),
          tests("datapath", "tiny"), *CORE)),
     Plan("hdl/vxm/topk.py", ("topk",), (bench("vxm_topk"), bench("vxm_chain"), *CORE)),
