@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def test_byte_lanes_divide_a_word(width: int, granularity: int) -> None:
 @pytest.mark.parametrize("board", BOARDS.values(), ids=lambda board: board.name)
 def test_values_lie_where_both_ports_read(board: Board) -> None:
     """And all words do where that costs no block RAM."""
-    cfg = board.cfg
+    cfg = dataclasses.replace(board.cfg, ecc=True)
     width = get_code(8 * cfg.lanes).width
     for group in cut(width, cfg.weight_depth, full=cfg.value_words):
         for block in group:
@@ -64,7 +65,7 @@ def test_values_lie_where_both_ports_read(board: Board) -> None:
 
 def test_blocks_of_the_board() -> None:
     """The ulx3s-85f's memories, each with the number of blocks that its size allows."""
-    cfg = ULX3S_85F
+    cfg = dataclasses.replace(ULX3S_85F, ecc=True)
     assert tiling(cfg.weight_depth, 8) == (Mode(2048, 1), Mode(512, 4))
     assert blocks(8 * cfg.lanes, cfg.weight_depth, 8) == 10
     coded = get_code(8 * cfg.lanes).width

@@ -409,10 +409,11 @@ def gathered_in_time(c: Code) -> str:
 
 @rule
 def gathered_in_one_width(c: Code) -> str:
-    rows, n = c.cfg.word_rows, 4
+    rows, kept, n = c.cfg.word_rows, c.t.gather - 3, 4
     last = c.at(20, Queue.ABC, op=1, width=Width.INT4, n1=n, d1=rows) + (n - 1) * rows
-    c.at(last + c.t.gather - 3 - c.early, Queue.ABC, op=1, width=Width.INT8)
-    return "GATHER of another width"
+    c.at(last + max(rows, kept) - c.early, Queue.ABC, op=1, width=Width.INT8)
+    # Where a word has many rows, its own are still on their way.
+    return "GATHER of another width" if kept >= rows else "two rows on stream G"
 
 
 @rule
