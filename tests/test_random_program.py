@@ -48,7 +48,8 @@ def test_everything_is_reached(rng: np.random.Generator) -> None:
 
 
 def test_directed_programs_reach_more(rng: np.random.Generator) -> None:
-    """Whatever each operation ignores, at its ends; and few programs are thrown away."""
+    """Whatever each operation ignores, at its ends; and few programs are thrown away: the second ports of memories with
+    error correction are not planned for."""
     programs, refused = [], []
     for _ in range(60):
         whole, reasons = random_program(TINY, rng, generator=DirectedGenerator)
@@ -57,7 +58,7 @@ def test_directed_programs_reach_more(rng: np.random.Generator) -> None:
     asked = {name for name in wanted(TINY) if exclusions.first_match("bin", name) is None}
     missing = asked - reached(TINY, programs)
     print(f"not reached: {sorted(missing)}; refused: {refused}")
-    assert len(refused) <= 8
+    assert len(refused) <= 12
     assert len(missing) <= 60
 
 
@@ -91,7 +92,7 @@ def test_a_cycle_decides(cfg: Config, name: str) -> None:
 def test_flipped_bits_are_refused_or_run(rng: np.random.Generator) -> None:
     """Whatever the words are, the machine runs them or says what is wrong: no other error, and no end missing."""
     ran = refused = 0
-    for _ in range(25):
+    for _ in range(40):
         whole, _ = random_program(TINY, rng)
         for _ in range(4):
             try:
