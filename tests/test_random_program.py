@@ -48,8 +48,7 @@ def test_everything_is_reached(rng: np.random.Generator) -> None:
 
 
 def test_directed_programs_reach_more(rng: np.random.Generator) -> None:
-    """Whatever each operation ignores, at its ends; and few programs are thrown away: the second ports of memories with
-    error correction are not planned for."""
+    """Whatever each operation ignores, at its ends; and few programs are thrown away."""
     programs, refused = [], []
     for _ in range(60):
         whole, reasons = random_program(TINY, rng, generator=DirectedGenerator)
@@ -58,7 +57,7 @@ def test_directed_programs_reach_more(rng: np.random.Generator) -> None:
     asked = {name for name in wanted(TINY) if exclusions.first_match("bin", name) is None}
     missing = asked - reached(TINY, programs)
     print(f"not reached: {sorted(missing)}; refused: {refused}")
-    assert len(refused) <= 12
+    assert len(refused) <= 8
     assert len(missing) <= 60
 
 

@@ -51,6 +51,8 @@ class Bundle:
         self.defines: set[str] = set()
         self.rows_read: set[tuple[int, int, int]] = set()
         """(number of keys, vector row, offset) of what XR reads."""
+        self.vectors: list[tuple[int, Fields, bool]] = []
+        """(offset, fields, K) of the instructions that write vectors to the cache."""
         self.state: Times | int = -_NEVER
         """Offset of the last cycle in which the token in work must be the same."""
 
@@ -420,8 +422,9 @@ class Builder:
         name, region, reader = ("s", self.k_rows, Queue.SR) if key else ("c", self.v_rows, Queue.CR)
         out = {"vset": vset if not key else self.any_value("vset", Queue.SXM)}
         out |= self._into("dst", "w", self.kv, fields, span)
-        if not self._vectors_pass(fields | out, key):
+        if not self._vectors_pass([*b.vectors, (offset, fields | out, key)]):
             return
+        b.vectors.append((offset, fields | out, key))
         out |= self._into("srow", name, region, fields, 0)
         b.add(Queue.SXM, offset, fields | out)
         high = self._ends({k: fields[k] for k in ("n1", "n1_sel", "d1") if k in fields}, offset)[1]
@@ -444,24 +447,33 @@ class Builder:
         b.writes.append((("kv", reader), high, left + 1, t.sxm_kv, t.kv_write - t.sxm_kv))
         self._in_token(b, ends)
 
-    def _vectors_pass(self, fields: Fields, key: bool) -> bool:
-        """Whether the vectors of one instruction may follow each other as they do."""
-        wrap = 1 << self.bits("dst", Queue.SXM)
-        for uops in self._uops(fields):
-            rules, last = Hazards(self.cfg, self.t), max(i1 for _, i1, _ in uops)
-            for at, i1, i2 in uops:
+    def _vectors_pass(self, vectors: list[tuple[int, Fields, bool]]) -> bool:
+        """Whether the vectors of a bundle's instructions (offset, fields, K) may follow each other as they do."""
+        for k in range(len(self.zero)):
+            rules = Hazards(self.cfg, self.t)
+            for offset, fields, key in vectors:
                 try:
-                    rules.kv_row(at, i1)
-                    if i1 == last:
-                        columns, start = self.cfg.superlane_columns, i2 * fields["dst_s2"]
-                        places = [(ANY, start + i // self.cfg.word_rows) for i in range(last + 1)]
-                        if not key:
-                            places = [(i % columns, start + i // columns * fields["vset"]) for i in range(last + 1)]
-                        where = [(column, word % wrap) for column, word in places]
-                        rules.kv_written(at, where, "scale" if key else "coef", i2)
+                    self._play_vectors(rules, offset, fields, key, self._uops(fields)[k])
                 except MachineError:
                     return False
         return True
+
+    def _play_vectors(
+        self, rules: Hazards, offset: int, fields: Fields, key: bool, uops: list[tuple[int, int, int]]
+    ) -> None:
+        """One instruction's vectors by the rules; raises MachineError. All base registers count as zero."""
+        columns, wrap = self.cfg.superlane_columns, 1 << self.bits("dst", Queue.SXM)
+        last = max(i1 for _, i1, _ in uops)
+        for at, i1, i2 in uops:
+            rules.kv_row(offset + at, i1)
+            if i1 < last:
+                continue
+            start = fields["dst"] + i2 * fields["dst_s2"]
+            places = [(ANY, start + i // self.cfg.word_rows) for i in range(last + 1)]
+            if not key:
+                places = [(i % columns, start + i // columns * fields["vset"]) for i in range(last + 1)]
+            where = [(column, word % wrap) for column, word in places]
+            rules.kv_written(offset + at, where, "scale" if key else "coef", i2)
 
     def _into(self, name: str, memory: str, region: Region, fields: Fields, span: int) -> Fields:
         """A destination of SXM in ``region`` with ``span`` more rows behind it."""
