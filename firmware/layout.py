@@ -17,6 +17,9 @@ from sim.qmodel import QModel
 from .errors import LpuError
 from .limits import check_shape
 
+HEADS_IN_WORK = 3
+"""Heads whose scores or probabilities are kept at once: buffers for them, banks of MAX and SUM."""
+
 
 def ceil_div(a: int, b: int) -> int:
     """a / b, rounded up."""
@@ -160,10 +163,10 @@ class Layout:
         vector, act = _Region(), _Region()
         self.x = vector.take(self.d_words * cfg.word_rows)
         self.score_rows = self.key_sets * cfg.slots(8)
-        self.scores = (vector.take(self.score_rows), vector.take(self.score_rows))
+        self.scores = [vector.take(self.score_rows) for _ in range(HEADS_IN_WORK)]
         self.x_act = act.take(self.d_words)
         self.q_act = act.take(self.attn_words)
-        self.prob_act = (act.take(self.cache_words), act.take(self.cache_words))
+        self.prob_act = [act.take(self.cache_words) for _ in range(HEADS_IN_WORK)]
         self.attn_act = act.take(self.attn_words)
         self.h_act = [act.take(self.f_words) for _ in range(s.top_k)]
 

@@ -8,6 +8,7 @@ a row a cycle, without a trip through memory between the steps.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -30,14 +31,18 @@ from hdl.isa import (
 )
 from sim.qmodel import QModel
 
-from .layout import Layout, Matrix, ceil_div
+from .layout import HEADS_IN_WORK, Layout, Matrix, ceil_div
 from .limits import word_sets
 from .schedule import Scheduler, Slot, Times
 
-R_NORM, R_HEAD, R_EXPERT, R_LM = 1, 2, 4, 4
-"""Scalar registers: 1/rms; 1/sum of two heads in turn; router weights; the LM head's, behind the layers."""
+R_NORM, R_HEAD = 1, 2
+R_EXPERT = R_LM = R_HEAD + HEADS_IN_WORK
+"""Scalar registers: 1/rms; 1/sum of heads in turn; router weights; the LM head's, behind the layers."""
 K_TEMPERATURE, K_LM = 1, 2
 """Scalar constants: 1/T (host), the LM head's (image)."""
+AHEAD_MAX = 12
+"""Words of x that the first product of a layer may read before the last one is there. More would save cycles in wide
+layers, but a token's embedding waits for the same units."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,18 +54,41 @@ class ValuePart:
     rows: int
 
 
-class TokenProgram:
-    """Builds the program of one model on one configuration."""
+@dataclasses.dataclass
+class _Heads:
+    """Times of the heads of a layer, by head."""
 
-    def __init__(self, layout: Layout, floor: int):
+    top: dict[int, Times] = dataclasses.field(default_factory=dict)
+    """When scores and MAX may be used."""
+    exp: dict[int, Times] = dataclasses.field(default_factory=dict)
+    """First row of the softmax in the VXM."""
+    recip: dict[int, Times] = dataclasses.field(default_factory=dict)
+    """When 1 / SUM is formed."""
+    values: dict[tuple[int, int], tuple[Times, list[int]]] = dataclasses.field(default_factory=dict)
+    """By head and first set of a part: first micro-op of P V, and its accumulator sets."""
+    drained: dict[int, Times] = dataclasses.field(default_factory=dict)
+    """Last row of a part of the result that is read."""
+
+
+class TokenProgram:
+    """Builds the program of one model on one configuration.
+
+    ``floor``: least n of the loop counts. ``lag``: heads that a softmax is behind the scores. ``wait``: heads that a
+    drained result is behind its P V.
+    """
+
+    def __init__(self, layout: Layout, floor: int, lag: int = 1, wait: int = 1):
         self.layout = layout
+        self.lag, self.wait = lag, wait
         self.cfg: Config = layout.cfg
         self.model: QModel = layout.model
         keys = np.arange(1, self.model.shape.window + 1)
         self.sched = Scheduler(self.cfg, np.maximum(keys, floor))
         self.t = self.sched.timing
         self._acc = 0
-        self._acc_read: list[Times] = [self.sched.start - 1] * self.cfg.accs  # last cycle a drain reads each set
+        self._acc_read: list[Times] = []
+        """Last cycle in which a drain reads each set."""
+        self._jump_target()
 
     def build(self) -> Program:
         """The whole token."""
@@ -144,14 +172,37 @@ class TokenProgram:
 
         Behind the boundary x is ready at a fixed cycle, whichever way the boundary was reached.
         """
-        lead = self.sched.timing.fetch_gap(self.sched.isa.formats[Queue.ABC])
-        drained = np.max(self._acc_read, axis=0) + 1 - self.t.dot
-        until = x_ready - lead, self.sched.settle(), drained
+        until = x_ready - self._x_behind, *self._settled()
         self.sched.close(note, *until, loop_end=loop_end, prompt_final=prompt_final)
-        self.sched.jump_target()
+        self._jump_target()
+        return self.sched.start + self._x_behind
+
+    @property
+    def _x_behind(self) -> int:
+        """Cycles from a jump to when the last word of x can be read: the MXM begins with the first one at once."""
+        return self.sched.fetch_gap(Queue.ABC) + min(self.layout.d_words, AHEAD_MAX) - 1
+
+    @property
+    def _busy(self) -> dict[str, Any]:
+        """Until when rows of x may be on their way behind a jump (arguments of ``Scheduler.jump_target``)."""
+        z = self._x_behind - self.t.sxm_act
+        y = z - self.t.vx(VxOp.ADD)
+        last = {
+            Queue.SXM: z, Queue.XW: z, Queue.VX: y, Queue.XR: y - self.t.mem_read, Queue.ACC: y - self.t.acc,
+            Queue.SR: y - self.t.acc - self.t.mem_read,
+        }  # fmt: skip
+        return {"busy": last, "z_busy": z}
+
+    def _settled(self) -> tuple[Times, Times]:
+        """When a phase that is entered by a jump may begin."""
+        first_sum = self.sched.fetch_gap(Queue.ABC) + self.t.dot
+        return self.sched.settle(**self._busy), np.max(self._acc_read, axis=0) + 1 - first_sum
+
+    def _jump_target(self) -> None:
+        self.sched.jump_target(**self._busy)
         self._acc = 0
-        self._acc_read = [self.sched.start - 1] * self.cfg.accs
-        return self.sched.start + lead
+        first_sum = self.sched.fetch_gap(Queue.ABC) + self.t.dot
+        self._acc_read = [self.sched.start + first_sum - 1] * self.cfg.accs
 
     # Phases -------------------------------------------------------------------------------------------
 
@@ -233,44 +284,49 @@ class TokenProgram:
         k_last = project(lay.k, layer.k.shift, rotated(lay.k, shape.kv_heads, key)) + rope
         q_last = project(lay.q, layer.q.shift, rotated(lay.q, shape.heads, query)) + rope
         v_last = project(lay.v, layer.v.shift, [Slot(Queue.SXM, 0, value)])
-        sched.close("K, Q, V", loop_begin=1)
+        sched.close("K, Q, V", last=Queue.ABC, loop_begin=1)
         q_rows = (np.arange(shape.heads) + 1) * hr * lay.q.pitch
         q_ready = [q_last + t.sxm_act + int(q_rows[h] - q_rows[-1]) for h in range(shape.heads)]
         # Rows of V may leave the SXM more slowly than they come.
         return q_ready, k_last + hr + t.sxm_kv, v_last + (hr - 1) * t.value_pace + 1 + t.sxm_kv
 
     def _heads(self, q_ready: list[Times], k_ready: Times, v_ready: Times) -> Times:
-        """Attention, heads pipelined: scores of one, exp of the one before, P V of the one before that.
+        """Attention, heads pipelined: in step i scores of head i, softmax and P V of heads before.
 
-        Returns when the last head's activation words can be read.
+        Each of the MXM's operations has a phase, as only a phase grows with n; what follows the MXM is placed in later
+        ones, where its distance is the same for all n. Returns when the last head's activation words can be read.
         """
         heads, sched, parts = self.model.shape.heads, self.sched, self._value_parts
-        slots = self.cfg.slots(8)
-        top: dict[int, Times] = {}
-        exps: dict[int, Times] = {}
-        recip: dict[int, Times] = {}
-        pv = sched.start
-        for i in range(heads + 2):
-            if i >= 2:
-                recip[i - 2] = self._recip(i - 2, exps[i - 2])
-            if i >= 3:
-                self._attn_out(i - 3, parts[-1], pv, recip[i - 3])
+        lag, wait = self.lag, self.wait
+        self._work = _Heads()
+        self._value_acc = 0
+        for i in range(heads + lag + 1):
+            h = i - lag - 1
+            if h >= wait == 1:
+                self._attn_out(h - 1, parts[-1])
             if i < heads:
-                top[i] = self._scores(i, q_ready[i], k_ready)
-            if 1 <= i <= heads:
-                exps[i - 1] = self._softmax(i - 1, top[i - 1], v_ready)
-            if i < 2:
-                slope = max(slots * self._score_pitch, self._score_period)
-            else:
-                slope = self._score_period if i <= heads else 0
-            sched.close(f"scores {i}", slope=slope, count=Count.SETS if slope else Count.IMM)
-            if i >= 2:
-                for part, before in zip(parts, (None, *parts), strict=False):
-                    if before is not None:
-                        self._attn_out(i - 2, before, pv, recip[i - 2])
-                    pv = self._pv(i - 2, part, exps[i - 2], v_ready)
-                    sched.close(f"P V {i - 2}", slope=part.sets, count=Count.WORDS)
-        return self._attn_out(heads - 1, parts[-1], pv, recip[heads - 1])
+                self._scores(i, q_ready[i], k_ready)
+            if 0 <= i - lag < heads:
+                self._softmax(i - lag, v_ready)
+            if i < heads or h < 0:
+                slope = self._score_period
+                if h < 0:  # no P V gives the drain its time
+                    slope = max(slope, self.cfg.slots(8) * self._score_pitch)
+                sched.close(f"scores {i}", slope=slope, count=Count.SETS)
+            if h < 0:
+                continue
+            if h >= wait == 2:
+                self._attn_out(h - 2, parts[-1])
+            for part, before in zip(parts, (None, *parts), strict=False):
+                if before is None:
+                    self._recip(h)
+                else:
+                    self._attn_out(h, before)
+                self._pv(h, part, v_ready)
+                sched.close(f"P V {h}", slope=part.sets, count=Count.WORDS)
+        if heads > 1 and wait == 2:
+            self._attn_out(heads - 2, parts[-1])
+        return self._attn_out(heads - 1, parts[-1])
 
     @property
     def _value_parts(self) -> list[ValuePart]:
@@ -302,9 +358,10 @@ class TokenProgram:
             return lay.head_words
         return min(row, max(lay.head_words, ceil_div(behind * row + row + lay.head_words, behind + banks)))
 
-    def _scores(self, h: int, q_ready: Times, k_ready: Times) -> Times:
-        """Scores of head h to vector memory and their maximum; returns when both may be used."""
-        t, lay, s = self.t, self.layout, self.model.shape
+    def _scores(self, h: int, q_ready: Times, k_ready: Times) -> None:
+        """Scores of head h to vector memory and their maximum."""
+        t, lay, s, work = self.t, self.layout, self.model.shape, self._work
+        buffer = h % HEADS_IN_WORK
         group = h // (s.heads // s.kv_heads)
         slots, pitch = self.cfg.slots(8), self._score_pitch
         dot = {
@@ -314,14 +371,14 @@ class TokenProgram:
         }  # fmt: skip
         loops = {"n1": slots, "d1": pitch, "n2_sel": Count.SETS, "d2": slots * pitch}
         acc = {
-            "width": Width.INT8, "max": 1, "bank": h % 2, "shift": self.model.shifts.score, "acc": 0, "acc_s2": 2,
+            "width": Width.INT8, "max": 1, "bank": buffer, "shift": self.model.shifts.score, "acc": 0, "acc_s2": 2,
             "slot_s1": 1, **loops,
         }  # fmt: skip
         scales = {
             "s": lay.key_s + group * lay.cache_rows, "s_sel": Base.LAYER, "s_s1": 1, "s_s2": slots, **loops,
         }  # fmt: skip
         write = {
-            "source": Source.Y, "x": lay.scores[h % 2], "x_s1": 1, "n1_sel": Count.ROWS, "d1": pitch,
+            "source": Source.Y, "x": lay.scores[buffer], "x_s1": 1, "n1_sel": Count.ROWS, "d1": pitch,
         }  # fmt: skip
         at = lay.head_words - 1 + t.dot
         note = f"scores of head {h}"
@@ -332,69 +389,87 @@ class TokenProgram:
             Slot(Queue.XW, at + t.acc, write, note),
         ]
         free = [self._acc_read[2 * b] + 1 - t.dot - b * self._score_period for b in range(self.cfg.accs // 2)]
-        start = self.sched.place(bundle, q_ready, k_ready, *free)
+        rows = self.sched.counts[Count.ROWS]
+        if (before := h - HEADS_IN_WORK) in work.exp:
+            # Neither the buffer's first row nor MAX may change before the softmax has read them.
+            free += [work.exp[before] - t.mem_read - at - t.acc + 1, work.exp[before] + rows - at - t.max]
+        start = self.sched.place(bundle, q_ready - (lay.head_words - 1), k_ready, *free)
         sets, banks = self.sched.counts[Count.SETS], self.cfg.accs // 2
         for b in range(banks):
             last = b + (sets - 1 - b) // banks * banks  # the last set in this accumulator
             read = start + at + (last * slots + slots - 1) * pitch
             self._acc_read[2 * b] = np.where(sets > b, read, self._acc_read[2 * b])
         # The softmax reads a row a cycle, ``mem_read`` ahead: the last one, too, has to be in memory by then.
-        rows = self.sched.counts[Count.ROWS]
         stored = start + at + t.acc + (rows - 1) * pitch + t.xw
-        return np.maximum(start + at + self.sched.span(acc) + t.max, stored + t.mem_read - (rows - 1))
+        work.top[h] = np.maximum(start + at + self.sched.span(acc) + t.max, stored + t.mem_read - (rows - 1))
 
-    def _softmax(self, h: int, top: Times, v_ready: Times) -> Times:
-        """exp2(score - MAX) * V scale -> activation words; returns the first row's VX cycle."""
-        t, lay, s, sh = self.t, self.layout, self.model.shape, self.model.shifts
+    def _softmax(self, h: int, v_ready: Times) -> None:
+        """exp2(score - MAX) * V scale -> activation words, and their sum."""
+        t, lay, s, sh, work = self.t, self.layout, self.model.shape, self.model.shifts, self._work
+        buffer = h % HEADS_IN_WORK
         group = h // (s.heads // s.kv_heads)
         rows = {"n1_sel": Count.ROWS}
         scales = {"c": lay.value_c + group * lay.cache_rows, "c_sel": Base.LAYER, "c_s1": 1, **rows}
         act = {
-            "op": SxmMode.ACT, "source": Source.Z, "dst": lay.prob_act[h % 2], "shift": sh.prob_act, **rows,
+            "op": SxmMode.ACT, "source": Source.Z, "dst": lay.prob_act[buffer], "shift": sh.prob_act, **rows,
         }  # fmt: skip
-        exp = {"op": VxOp.EXP, "source": Source.X, "bank": h % 2, "shift": sh.prob, **rows}
+        exp = {"op": VxOp.EXP, "source": Source.X, "bank": buffer, "shift": sh.prob, **rows}
         bundle = [
-            Slot(Queue.XR, -t.mem_read, {"x": lay.scores[h % 2], "x_s1": 1, **rows}),
+            Slot(Queue.XR, -t.mem_read, {"x": lay.scores[buffer], "x_s1": 1, **rows}),
             Slot(Queue.CR, -t.mem_read, scales),
             Slot(Queue.VX, 0, exp),
             Slot(Queue.SXM, t.vx(VxOp.EXP), act),
         ]
         bundle = [dataclasses.replace(b, note=f"softmax of head {h}") for b in bundle]
-        return self.sched.place(bundle, top, v_ready + t.mem_read)
+        free = []
+        if (before := h - HEADS_IN_WORK) in work.recip:
+            # Neither SUM nor the first probabilities may change before they are used.
+            last = self._value_parts[-1]
+            multiplied = work.values[before, last.first][0] + last.sets * self.sched.counts[Count.WORDS]
+            free = [work.recip[before] + 1 - t.vx_sum, multiplied - t.vx(VxOp.EXP) - t.sxm_act]
+        work.exp[h] = self.sched.place(bundle, work.top[h], v_ready + t.mem_read, *free)
 
-    def _recip(self, h: int, exp_start: Times) -> Times:
-        """1 / SUM of head h; returns when an ACC may use it."""
-        ready = exp_start + self.sched.counts[Count.ROWS] - 1 + self.t.vx_sum
-        fields = {"op": SfuOp.RECIP, "dst": R_HEAD + h % 2, "bank": h % 2}
-        return self.sched.place([Slot(Queue.SFU, 0, fields, f"1 / sum of head {h}")], ready) + self.t.sfu_recip
+    def _recip(self, h: int) -> None:
+        """1 / SUM of head h."""
+        work, t = self._work, self.t
+        summed = work.exp[h] + self.sched.counts[Count.ROWS] - 1 + t.vx_sum
+        buffer = h % HEADS_IN_WORK
+        free = [work.drained[before] + 1 - t.sfu_recip] if (before := h - HEADS_IN_WORK) in work.drained else []
+        fields = {"op": SfuOp.RECIP, "dst": R_HEAD + buffer, "bank": buffer}
+        work.recip[h] = self.sched.place([Slot(Queue.SFU, 0, fields, f"1 / sum of head {h}")], summed, *free)
 
-    def _pv(self, h: int, part: ValuePart, exp_start: Times, v_ready: Times) -> Times:
-        """Probabilities times a part of V; returns the first micro-op's cycle."""
+    def _pv(self, h: int, part: ValuePart, v_ready: Times) -> None:
+        """Probabilities of head h times a part of V."""
         t, lay, s, counts = self.t, self.layout, self.model.shape, self.sched.counts
+        banks = self.cfg.accs // 2
+        accs = [1 + 2 * ((self._value_acc + i) % banks) for i in range(part.sets)]
+        self._value_acc += part.sets
         group = h // (s.heads // s.kv_heads)
         at = lay.value_w + group * lay.value_head_w + part.first * lay.cache_words
         fields = {
             "op": AbcOp.DOT, "width": Width.INT8, "init": Init.INNER, "n1_sel": Count.WORDS, "n2": part.sets,
-            "w": at, "w_sel": Base.LAYER, "w_s1": 1, "w_s2": lay.cache_words, "a": lay.prob_act[h % 2], "a_s1": 1,
-            "acc": 1, "acc_s2": 2,
+            "w": at, "w_sel": Base.LAYER, "w_s1": 1, "w_s2": lay.cache_words, "a": lay.prob_act[h % HEADS_IN_WORK],
+            "a_s1": 1, "acc": accs[0], "acc_s2": 2,
         }  # fmt: skip
-        written = exp_start + t.vx(VxOp.EXP) + t.sxm_act
+        written = self._work.exp[h] + t.vx(VxOp.EXP) + t.sxm_act
         first = written + np.minimum(self.cfg.word_rows, counts[Count.ROWS]) - 1
         last = written + counts[Count.ROWS] - 1 - (counts[Count.WORDS] - 1)
-        free = [self._acc_read[2 * i + 1] + 1 - t.dot - i * counts[Count.WORDS] for i in range(part.sets)]
-        return self.sched.place([Slot(Queue.ABC, 0, fields, f"P V of head {h}")], first, last, v_ready, *free)
+        free = [self._acc_read[acc] + 1 - t.dot - i * counts[Count.WORDS] for i, acc in enumerate(accs)]
+        pv = self.sched.place([Slot(Queue.ABC, 0, fields, f"P V of head {h}")], first, last, v_ready, *free)
+        self._work.values[h, part.first] = pv, accs
 
-    def _attn_out(self, h: int, part: ValuePart, pv: Times, recip: Times) -> Times:
+    def _attn_out(self, h: int, part: ValuePart) -> Times:
         """A part of head h's result, divided by its sum of probabilities -> activation words.
 
         Returns when they can be read.
         """
         t, lay, words = self.t, self.layout, self.sched.counts[Count.WORDS]
         slots = self.cfg.slots(8)
+        pv, accs = self._work.values[h, part.first]
         loops = {"n1": min(part.rows, slots), "n2": part.sets, "d2": slots}
         acc = {
-            "width": Width.INT8, "scalar": R_HEAD + h % 2, "shift": self.model.shifts.attn, "acc": 1, "acc_s2": 2,
-            "slot_s1": 1, **loops,
+            "width": Width.INT8, "scalar": R_HEAD + h % HEADS_IN_WORK, "shift": self.model.shifts.attn, "acc": accs[0],
+            "acc_s2": 2, "slot_s1": 1, **loops,
         }  # fmt: skip
         # Rows come one a cycle, sets ``words`` cycles apart: either the first or the last set is the one to wait for.
         done = pv + words - 1 + t.dot
@@ -406,9 +481,10 @@ class TokenProgram:
             Slot(Queue.ACC, 0, acc, note),
             Slot(Queue.SXM, t.acc, self._act(Source.Y, part.rows, 1, dst, self.model.shifts.attn_act), note),
         ]
-        start = self.sched.place(bundle, done, recip)
-        for i in range(part.sets):
-            self._acc_read[2 * i + 1] = start + i * slots + min(part.rows, slots) - 1
+        start = self.sched.place(bundle, done, self._work.recip[h] + t.sfu_recip)
+        for i, a in enumerate(accs):
+            self._acc_read[a] = start + i * slots + min(part.rows, slots) - 1
+        self._work.drained[h] = start + part.rows - 1
         return start + t.acc + part.rows - 1 + t.sxm_act
 
     def _experts(self, x_ready: Times) -> Times:
@@ -510,11 +586,11 @@ class TokenProgram:
         emit = {"op": TopOp.EMIT, "n1": steps, "d1": t.top_step}
         start = sched.place([Slot(Queue.TOP, 0, emit, "sample")], inserted)
         known = start + t.issue + (steps - 1) * t.top_step + t.top_sample
-        sched.close("LM head", known + t.token, sched.settle(), final=1)
+        sched.close("LM head", known + t.token, *self._settled(), final=1)
 
 
 def build_program(layout: Layout) -> tuple[Program, int]:
-    """The program with the count floor that suits all positions best.
+    """The program with the count floor and the order of the heads that suit all positions best.
 
     Loop counts follow max(n, floor): below the floor a token's attention is bound by latency, not by keys, and
     counting a few masked keys more makes the constants of the longer phases smaller. Tried are the first keys of
@@ -523,15 +599,33 @@ def build_program(layout: Layout) -> tuple[Program, int]:
     """
     window = layout.model.shape.window
     step = layout.cfg.columns * ceil_div(window, 32 * layout.cfg.columns)
-    tried = [(floor, *_cost(layout, floor)) for floor in range(1, window + 1, step)]
-    least = min(cycles for _, _, cycles in tried)
-    floor, program, _ = next(t for t in tried if t[2] <= 1.005 * least)
+
+    def best_floor(order: tuple[int, int]) -> tuple[int, Program]:
+        tried = [(floor, *_cost(layout, floor, order)) for floor in range(1, window + 1, step)]
+        least = min(cycles for _, _, cycles in tried)
+        return next((floor, program) for floor, program, cycles in tried if cycles <= 1.005 * least)
+
+    first, *others = _orders(layout)
+    floor, program = best_floor(first)
+    cycles = {order: _cost(layout, floor, order)[1] for order in (first, *others)}
+    best = min(cycles, key=cycles.__getitem__)
+    if best != first:
+        floor, program = best_floor(best)
     return program, floor
 
 
-def _cost(layout: Layout, floor: int) -> tuple[Program, int]:
-    """A program with this floor, and its cycles summed over all n."""
-    builder = TokenProgram(layout, floor)
+def _orders(layout: Layout) -> list[tuple[int, int]]:
+    """(lag, wait) that a program may have (:class:`TokenProgram`): as many heads as there are, and buffers for them."""
+    heads, slots = layout.model.shape.heads, layout.cfg.slots(8)
+    sets = ceil_div(layout.head_rows, slots)
+    lags = range(1, max(2, min(HEADS_IN_WORK, heads)))
+    waits = range(1, 3 if 3 * sets <= layout.cfg.accs // 2 and heads > 1 else 2)
+    return [(lag, wait) for lag in lags for wait in waits]
+
+
+def _cost(layout: Layout, floor: int, order: tuple[int, int]) -> tuple[Program, int]:
+    """A program of these choices, and its cycles summed over all n."""
+    builder = TokenProgram(layout, floor, *order)
     program = builder.build()
     total, inside = 0, 0
     for phase in program.phases:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from hdl.config import Config
-from hdl.isa import Count, Instr, Isa, Phase, Program, Queue, VxOp, get_isa
+from hdl.isa import Count, Instr, Isa, Phase, Program, Queue, get_isa
 from hdl.timing import get_timing
 
 from .errors import LpuError
@@ -54,14 +55,23 @@ class Scheduler:
         self.phases: list[Phase] = []
         self.code: dict[Queue, list[Instr]] = {q: [] for q in Queue}
         self._open: dict[Queue, list[_Placed]] = {}
-        self._z_busy = np.full(len(keys), -1, np.int64)
+        self._z_busy = self.start - 1
         self.jump_target()
 
-    def jump_target(self) -> None:
-        """The current phase is entered by a jump: queues have to fetch their first instruction."""
+    def jump_target(self, busy: Mapping[Queue, int] = MappingProxyType({}), z_busy: int = -1) -> None:
+        """The current phase is entered by a jump: queues have to fetch their first instruction.
+
+        ``busy``: queues that may be at work until that cycle of the phase; ``z_busy``: the last one in which Z may
+        carry a result of before. Both must suit every way into the phase (:meth:`settle`).
+        """
         for q in Queue:
-            gap = self.start + self.timing.fetch_gap(self.isa.formats[q])
-            self.free[q] = np.maximum(self.free.get(q, gap), gap)
+            first = self.start + max(self.fetch_gap(q), busy.get(q, -1) + 1)
+            self.free[q] = np.maximum(self.free.get(q, first), first)
+        self._z_busy = np.maximum(self._z_busy, self.start + z_busy)
+
+    def fetch_gap(self, queue: Queue) -> int:
+        """Least distance of two issues of a queue; also its first issue behind a jump."""
+        return self.timing.fetch_gap(self.isa.formats[queue])
 
     def count(self, fields: Mapping[str, int], name: str) -> Times | int:
         """Loop count of an instruction: vector where a count register gives it."""
@@ -106,39 +116,51 @@ class Scheduler:
         self._open.setdefault(slot.queue, []).append(_Placed(time, instr))
         issue = self.start + time
         last = issue + self.span(slot.fields)
-        gap = self.timing.fetch_gap(self.isa.formats[slot.queue])
-        self.free[slot.queue] = np.maximum(issue + gap, last + 1)
+        self.free[slot.queue] = np.maximum(issue + self.fetch_gap(slot.queue), last + 1)
         if slot.queue is Queue.VX:
             self._z_busy = np.maximum(self._z_busy, last + self.timing.vx(slot.fields["op"]))  # type: ignore[arg-type]
 
-    def close(self, note: str, *until: Times | int, slope: int = 0, count: Count = Count.IMM, **flags: int) -> None:
-        """End the phase: after the issue of all its instructions and not before any of ``until``."""
+    def close(
+        self, note: str, *until: Times | int, slope: int = 0, count: Count = Count.IMM, last: Queue | None = None,
+        loop_begin: int = 0, loop_end: int = 0, prompt_final: int = 0, final: int = 0,
+    ) -> None:  # fmt: skip
+        """End the phase: after the issue of all its instructions and not before any of ``until``.
+
+        ``last``: only after the issues of this queue; the next phase begins with what is left. (The phase is as long
+        for all n then: only so are issue times relative to the next one constant, too.)
+        """
+        assert last is None or not slope
         variable = slope * self.counts[count] if count != Count.IMM else np.zeros(len(self.keys), np.int64)
         need = np.full(len(self.keys), self.timing.phase_min, np.int64)
         for t in until:
             need = np.maximum(need, t - self.start)
-        for placed in self._open.values():
-            need = np.maximum(need, max(p.time for p in placed) + 1)
-        dur = max(0, int(np.max(need - variable)))
-        queues = 0
         for q, placed in self._open.items():
-            queues |= 1 << q
+            if last in (None, q):
+                need = np.maximum(need, placed[-1].time + 1)
+        dur = max(0, int(np.max(need - variable)))
+        queues, left = 0, {}
+        for q, placed in self._open.items():
             times = [p.time for p in placed]
             assert times == sorted(times), f"{q.name}: instructions out of order in phase {note}"
-            for p in placed:
-                values = dict(p.instr.values) | {"time": p.time, "end": int(p is placed[-1])}
+            inside = [p for p in placed if last is None or p.time < dur]
+            if inside:
+                queues |= 1 << q
+            for p in inside:
+                values = dict(p.instr.values) | {"time": p.time, "end": int(p is inside[-1])}
                 self.code[q].append(Instr(q, values, p.instr.note))
+            if len(inside) < len(placed):
+                left[q] = [_Placed(p.time - dur, p.instr) for p in placed[len(inside) :]]
+        flags = {"loop_begin": loop_begin, "loop_end": loop_end, "prompt_final": prompt_final, "final": final}
         self.phases.append(Phase(dur, slope, int(count), queues, note=note, **flags))
         self.start = self.start + dur + variable
-        self._open = {}
+        self._open = left
 
-    def settle(self) -> Times:
-        """Earliest next phase start at which every queue may be treated as just having jumped."""
-        t = np.zeros(len(self.keys), np.int64)
+    def settle(self, busy: Mapping[Queue, int] = MappingProxyType({}), z_busy: int = -1) -> Times:
+        """Earliest next phase start that :meth:`jump_target` with these arguments is true of."""
+        t = self._z_busy - z_busy
         for q in Queue:
-            t = np.maximum(t, self.free[q] - self.timing.fetch_gap(self.isa.formats[q]))
-        vx = self.timing.fetch_gap(self.isa.formats[Queue.VX])
-        return np.maximum(t, self._z_busy + 1 - min(self.timing.vx(op) for op in VxOp) - vx)
+            t = np.maximum(t, self.free[q] - max(self.fetch_gap(q), busy.get(q, -1) + 1))
+        return t
 
     def program(self) -> Program:
         """The finished program. Raises :class:`LpuError` when it does not fit the instruction memories."""

@@ -49,6 +49,8 @@ COEF_FRAC = 14
 """Fraction bits of RoPE cos/sin."""
 SCALARS = 8
 """Scalar registers of the VXM; register 0 is the constant one."""
+SOFTMAX_BANKS = 4
+"""Banks of MAX and SUM: attention heads whose softmax may be in work at once."""
 MAX_EXPERTS_PER_TOKEN = 3
 """Expert base registers of the instruction set."""
 
@@ -207,7 +209,7 @@ TINY = Config(
 # Error correction fits this device (57,321 LUT4, no block RAM more) but not yet its clock: docs/fpga.md.
 ULX3S_85F = Config(
     name="ulx3s-85f", lanes=8, columns=16, vlanes=4, accs=16, acc_bits=36,
-    weight_depth=2560, act_depth=512, scale_depth=2560, coef_depth=2048, vector_depth=512,
+    weight_depth=2560, act_depth=512, scale_depth=2048, coef_depth=2560, vector_depth=512,
     queue_depth=512, phase_depth=32, context_max=256, vocab_max=1024, experts_max=16, topk_max=8,
     value_depth=2048,
 )  # fmt: skip

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from typing import Any
 
-from .config import MAX_EXPERTS_PER_TOKEN, SCALARS, Config, address_bits
+from .config import MAX_EXPERTS_PER_TOKEN, SCALARS, SOFTMAX_BANKS, Config, address_bits
 
 FETCH_BITS = 36
 """Bits of one word of instruction memory (an EBR's widest port)."""
@@ -311,6 +311,7 @@ class Isa:
         acc = address_bits(cfg.accs)
         slot = address_bits(cfg.slots(4))
         scalar = address_bits(SCALARS)
+        bank = address_bits(SOFTMAX_BANKS)
         shift = Field("shift", 6, "right shift, rounded half up")
         one = {0: ""}
         rows = (Source.Y, Source.Z)  # what XW and SXM are wired to
@@ -341,7 +342,7 @@ class Isa:
                 Field("width", 1, "width the accumulators were filled with: how slots map to columns", Width),
                 Field("bcast", 1, "use the scale lane of the current token for all lanes"),
                 Field("max", 1, "maximum over this instruction's first n values into MAX[bank]"),
-                Field("bank", 1, "bank of MAX"),
+                Field("bank", bank, "bank of MAX"),
                 Field("scalar", scalar, "scalar register"),
                 shift,
                 Address("acc", acc, "accumulator set"),
@@ -367,7 +368,7 @@ class Isa:
                            "Z = round(p * C >> shift), or p when unit = 1",
                  VxOp.SILU: "rows in pairs (g, u): Z = round(sat18(g) sigmoid(g) * sat18(u) >> shift), one row a pair"},
                 Field("source", 2, "stream", Source),
-                Field("bank", 1, "bank of MAX and SUM"),
+                Field("bank", bank, "bank of MAX and SUM"),
                 Field("unit", 1, "EXP: do not multiply by C"),
                 Field("fshift", 4, "SILU: fraction bits of g, minus 7; GAIN: right shift before the product"),
                 shift,
@@ -397,7 +398,7 @@ class Isa:
                 Field("dst", scalar, "destination register"),
                 Field("a", scalar, "operand register"),
                 Field("b", scalar, "constant or lane"),
-                Field("bank", 1, "bank of SUM"),
+                Field("bank", bank, "bank of SUM"),
                 outer=False),
             fmt(Queue.TOP, "VXM", "Top-k unit: router and sampling.",
                 TopOp,

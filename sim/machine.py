@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from hdl.config import BLOCK, MAX_EXPERTS_PER_TOKEN, SCALARS, Config
+from hdl.config import BLOCK, MAX_EXPERTS_PER_TOKEN, SCALARS, SOFTMAX_BANKS, Config
 from hdl.image import Param, Reason, Space, row_bytes
 from hdl.isa import (
     FETCH_BITS,
@@ -236,9 +236,9 @@ class TokenRun:
         self.acc = np.zeros((2, self.cfg.accs, self.cfg.columns), np.int64)
         self.acc_width: list[int | None] = [None] * self.cfg.accs
         self.scalars = [nx.UNIT] * SCALARS
-        self.max = [0, 0]
+        self.max = [0] * SOFTMAX_BANKS
         self.running_max = 0
-        self.sum = [0, 0]
+        self.sum = [0] * SOFTMAX_BANKS
         self.sumsq = 0
         self._squares = -BLOCK
         self.blocks: list[np.ndarray] = []

@@ -7,7 +7,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hdl.config import WORD
+from hdl.config import SOFTMAX_BANKS, WORD
 from hdl.isa import Queue, Source, VxOp
 from hdl.timing import get_timing
 from hdl.uop import run_state_layout
@@ -27,8 +27,8 @@ async def operations(dut: Any) -> None:
     plan = Plan(port_widths(VectorAlu(cfg)), ctx.rng(2))
     state_layout = run_state_layout(cfg)
     on_z: dict[int, Any] = {}
-    sums = [0, 0]
-    histories: list[list[tuple[int, int]]] = [[], []]
+    sums = [0] * SOFTMAX_BANKS
+    histories: list[list[tuple[int, int]]] = [[] for _ in range(SOFTMAX_BANKS)]
     waiting: tuple[Any, int] | None = None  # row of g of a SILU, and its index
     exp_idx, exp_bank = 0, 0
     done = dict.fromkeys(VxOp, 0)
@@ -52,9 +52,9 @@ async def operations(dut: Any) -> None:
             data[Source.Z] = on_z[t]
         src = data[source]
         coef = corner_ints(rng, 16, v)
-        bank, unit, fshift = int(rng.integers(2)), int(rng.random() < 0.4), int(rng.integers(16))
+        bank, unit, fshift = int(rng.integers(SOFTMAX_BANKS)), int(rng.random() < 0.4), int(rng.integers(16))
         shift = int(rng.integers(64)) if rng.random() < 0.2 else int(rng.integers(24))
-        maxima, count, keys = corner_ints(rng, WORD, 2), int(rng.integers(4)), int(rng.integers(3 * v))
+        maxima, count, keys = corner_ints(rng, WORD, SOFTMAX_BANKS), int(rng.integers(4)), int(rng.integers(3 * v))
         idx, first = int(rng.integers(4)), int(rng.random() < 0.5)
         z: Any = None
         if op == VxOp.PASS:

@@ -7,7 +7,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hdl.config import WORD
+from hdl.config import SOFTMAX_BANKS, WORD
 from hdl.image import Space
 from hdl.isa import Queue, SfuOp, Source, TopOp, VxOp
 from hdl.timing import get_timing
@@ -49,7 +49,7 @@ async def softmax_router_and_token(dut: Any) -> None:
         return y
 
     for case in range(12):
-        bank, keys, rows = case & 1, int(rng.integers(1, 4 * v + 1)), 4
+        bank, keys, rows = case % SOFTMAX_BANKS, int(rng.integers(1, 4 * v + 1)), 4
         position, seed = int(rng.integers(cfg.context_max)), int(rng.integers(1 << 32))
         noise, topk = ((1, cfg.topk_max), (2, 1))[case % 2]
         plan.hold(t - timing.top_noise, seed=seed, noise=noise, topk=topk,

@@ -7,7 +7,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hdl.config import SCALARS, WORD
+from hdl.config import SCALARS, SOFTMAX_BANKS, WORD
 from hdl.isa import AccSource, Queue
 from hdl.timing import get_timing
 from hdl.uop import run_state_layout
@@ -27,11 +27,11 @@ async def rows(dut: Any) -> None:
     drain = max(v, 4)
     plan = Plan(port_widths(Dequantiser(cfg)), ctx.rng(2))
     state_layout = run_state_layout(cfg)
-    maxima: list[list[tuple[int, int]]] = [[], []]
+    maxima: list[list[tuple[int, int]]] = [[] for _ in range(SOFTMAX_BANKS)]
     t = 2
     for _ in range(120):
         length = int(rng.integers(1, 7))
-        use_max, bank = int(rng.random() < 0.6), int(rng.integers(2))
+        use_max, bank = int(rng.random() < 0.6), int(rng.integers(SOFTMAX_BANKS))
         keys = int(rng.integers(0, min(length * v + 2, cfg.context_max + 1)))
         gather, bcast = int(rng.random() < 0.3), int(rng.random() < 0.3)
         step = 1 if rng.random() < 0.6 else int(rng.integers(1, 4))

@@ -7,7 +7,7 @@ from typing import Any
 import cocotb
 import numpy as np
 
-from hdl.config import SCALARS, SUMSQ_BITS, WORD
+from hdl.config import SCALARS, SOFTMAX_BANKS, SUMSQ_BITS, WORD
 from hdl.image import Space
 from hdl.isa import Queue, SfuOp
 from hdl.timing import get_timing
@@ -54,11 +54,11 @@ async def registers(dut: Any) -> None:
     for t in range(start, end):
         op = SfuOp(int(rng.integers(len(SfuOp)))) if captured is not None else SfuOp.CAPTURE
         dst, a, b, bank = (int(rng.integers(SCALARS)) for _ in range(4))
-        bank &= 1
+        bank %= SOFTMAX_BANKS
         if rng.random() < 0.2 or (op in latency and (dst, t + latency[op]) in writes):
             continue
         sumsq, eps = _unsigned(rng, 64), _unsigned(rng, 64) >> int(rng.integers(64))
-        sums = [_unsigned(rng, 40), _unsigned(rng, 40)]
+        sums = [_unsigned(rng, 40) for _ in range(SOFTMAX_BANKS)]
         p_row = np.where(rng.random(cfg.vlanes) < 0.3, rng.choice([0, 1, 65536, 65535], cfg.vlanes),
                          rng.integers(0, 65537, cfg.vlanes) >> rng.integers(0, 17, cfg.vlanes))  # fmt: skip
         result = None

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable
 
 from firmware.schedule import Times
+from hdl.config import SOFTMAX_BANKS
 from hdl.isa import (
     EXPERT_BASES,
     AbcOp,
@@ -124,7 +125,8 @@ class DirectedGenerator(ValueGenerator):
         """Fields of an operation on X."""
         rng = self.rng
         fields: Fields = {"op": int(op), "source": int(Source.X), "unit": int(rng.integers(2))}
-        fields |= {"fshift": int(rng.integers(16)), "shift": int(rng.integers(64)), "bank": int(rng.integers(2))}
+        fields |= {"fshift": int(rng.integers(16)), "shift": int(rng.integers(64))}
+        fields["bank"] = int(rng.integers(SOFTMAX_BANKS))
         if op is VxOp.EXP:
             fields["bank"] = int(rng.choice(self.maxima()))
         return fields
@@ -164,7 +166,8 @@ class DirectedGenerator(ValueGenerator):
         if (missing and missing not in self.defined) or (op is SfuOp.RECIP and not self.sums()):
             return None
         fields: Fields = {"op": int(op), "dst": int(rng.integers(8)), "a": int(rng.choice(self.scalars()))}
-        fields |= {"b": int(rng.integers(self.cfg.vlanes if op is SfuOp.PROB else 8)), "bank": int(rng.integers(2))}
+        fields |= {"b": int(rng.integers(self.cfg.vlanes if op is SfuOp.PROB else 8))}
+        fields["bank"] = int(rng.integers(SOFTMAX_BANKS))
         if op is SfuOp.RECIP:
             fields["bank"] = int(rng.choice(self.sums()))
         return fields

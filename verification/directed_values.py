@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hdl.config import SOFTMAX_BANKS
 from hdl.image import Param, Space
 from hdl.isa import AbcOp, AccSource, Init, Queue, SfuOp, Source, SxmMode, VxOp, Width
 from hdl.timing import get_timing
@@ -173,7 +174,7 @@ class ValueGenerator(Generator):
         self.place(b)
 
     def _exponential(self, i: int) -> None:
-        bank = int(self.rng.integers(2))
+        bank = int(self.rng.integers(SOFTMAX_BANKS))
         b, _, store = self._brought(i, maximum=bank)
         self.place(b)
         self._exp(store, bank, unit=bool(self.rng.integers(2)))
@@ -193,7 +194,7 @@ class ValueGenerator(Generator):
         self.place(b)
 
     def _probability(self, i: int) -> None:
-        bank = int(self.rng.integers(2))
+        bank = int(self.rng.integers(SOFTMAX_BANKS))
         b, _, store = self._brought(i, maximum=bank)
         self.place(b)
         self._exp(store, bank, unit=True, capture=True)
@@ -209,7 +210,7 @@ class ValueGenerator(Generator):
         zero = next((k for k, theme in enumerate(self.themes) if theme.first[0] == _ZERO), None)
         if zero is None:
             return
-        bank = int(self.rng.integers(2))
+        bank = int(self.rng.integers(SOFTMAX_BANKS))
         b, _, _ = self._brought(zero, maximum=bank)
         self.place(b)
         b, _, store = self._brought(i)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from firmware.schedule import Scheduler, Slot, Times
-from hdl.config import BLOCK, SCALARS, Config
+from hdl.config import BLOCK, SCALARS, SOFTMAX_BANKS, Config
 from hdl.image import Space
 from hdl.isa import EXPERT_BASES, AccSource, Base, Count, Init, Queue, SfuOp, Source, SxmMode, VxOp, Width, get_isa
 from hdl.timing import get_timing
@@ -214,11 +214,11 @@ class Builder:
 
     def maxima(self) -> list[int]:
         """Banks of MAX with a value."""
-        return [i for i in range(2) if f"MAX{i}" in self.defined]
+        return [i for i in range(SOFTMAX_BANKS) if f"MAX{i}" in self.defined]
 
     def sums(self) -> list[int]:
         """Banks of SUM with a value."""
-        return [i for i in range(2) if f"SUM{i}" in self.defined]
+        return [i for i in range(SOFTMAX_BANKS) if f"SUM{i}" in self.defined]
 
     # What instructions read and write ------------------------------------------------------------------
 
@@ -587,7 +587,7 @@ class Builder:
         self.defined.discard("P")
         self.experts.clear()
 
-    def end_phase(self, note: str, *, jump: bool, token_end: bool, **flags: int) -> None:
+    def end_phase(self, note: str, *, jump: bool, token_end: bool, **flags: Any) -> None:
         """Ends the phase; behind ``jump``, a phase follows that can be reached in other ways, too."""
         rng = self.rng
         until: list[Times | int] = []

@@ -17,7 +17,7 @@ import numpy as np
 
 from firmware.errors import LpuError
 from firmware.lower import pack_program
-from hdl.config import Config
+from hdl.config import SOFTMAX_BANKS, Config
 from hdl.image import Param, Space, row_bytes
 from hdl.isa import (
     FETCH_BITS,
@@ -266,7 +266,7 @@ class Generator(Builder):
         lg += 15 + self.scalar_lg[scalar]
         shift = self.shift_to(lg, 4, 33)
         fields |= {"source": int(source), "shift": shift, "scalar": scalar, "bcast": int(rng.random() < 0.2)}
-        fields |= {"bank": int(rng.integers(2)), "max": int(rng.random() < 0.3)}
+        fields |= {"bank": int(rng.integers(SOFTMAX_BANKS)), "max": int(rng.random() < 0.3)}
         b.add(Queue.ACC, offset, fields)
         self.acc_access(b, offset, fields)
         loops = {k: v for k, v in fields.items() if k in self.LOOP}
@@ -305,7 +305,7 @@ class Generator(Builder):
         if rng.random() < 0.5:
             fields["n1_sel"] = int(Count.ROWS)
         drain = fields | {"width": int(width), "acc": acc, "source": int(AccSource.ACC), "max": 1}
-        drain |= {"bank": int(rng.integers(2)), "shift": self.shift_to(self.sum_lg + 15, 12, 17)}
+        drain |= {"bank": int(rng.integers(SOFTMAX_BANKS)), "shift": self.shift_to(self.sum_lg + 15, 12, 17)}
         b = Bundle()
         b.add(Queue.ACC, 0, drain)
         self.acc_access(b, 0, drain)
@@ -344,7 +344,7 @@ class Generator(Builder):
         op = VxOp.EXP if source is Source.T else VxOp(int(rng.integers(6)))
         if op is VxOp.EXP and source is not Source.T and not self.maxima():
             op = VxOp.PASS
-        fields: Fields = pattern | {"op": int(op), "source": int(source), "bank": int(rng.integers(2))}
+        fields: Fields = pattern | {"op": int(op), "source": int(source), "bank": int(rng.integers(SOFTMAX_BANKS))}
         if op is VxOp.EXP and source is not Source.T:
             fields["bank"] = int(rng.choice(self.maxima()))
         fields |= {"unit": int(rng.random() < 0.4), "fshift": int(rng.integers(16)), "shift": int(rng.integers(64))}
@@ -476,7 +476,7 @@ class Generator(Builder):
         fields: Fields = {"op": int(op), "d1": int(rng.choice([1, 1, 2, 9]))} | self._count("n1", [1, 1, 1, 2, 3])
         fields |= {"dst": int(rng.integers(8)), "b": int(rng.integers(8))}
         fields["a"] = self.last_scalar if rng.random() < 0.4 else int(rng.choice(self.scalars()))
-        fields["bank"] = int(rng.integers(2)) if op is not SfuOp.RECIP else bank or 0
+        fields["bank"] = int(rng.integers(SOFTMAX_BANKS)) if op is not SfuOp.RECIP else bank or 0
         if op is SfuOp.RECIP and fields["bank"] not in self.sums():
             fields["bank"] = int(rng.choice(self.sums()))
         if op is SfuOp.PROB:
@@ -570,10 +570,10 @@ class Generator(Builder):
         ):  # fmt: skip
             self.read_rows(queue, {"n1": region.size, "d1": 1, name: region.base, f"{name}_s1": 1})
         # Sums, and by two products with a constant all that an exponent can be, become scalars.
-        steps: list[tuple[SfuOp, Fields]] = [(SfuOp.RECIP, {"bank": i, "dst": 6 + i}) for i in self.sums()]
-        steps += [(SfuOp.RSQRT, {"dst": 5})] if "SUMSQ" in self.defined else []
+        steps: list[tuple[SfuOp, Fields]] = [(SfuOp.RECIP, {"bank": i, "dst": 4 + i}) for i in self.sums()]
+        steps += [(SfuOp.RSQRT, {"dst": 3})] if "SUMSQ" in self.defined else []
         k = int(rng.integers(8))
-        steps += [(SfuOp.MUL, {"a": 0, "b": k, "dst": 4}), (SfuOp.MUL, {"a": 4, "b": k, "dst": 4})]
+        steps += [(SfuOp.MUL, {"a": 0, "b": k, "dst": 2}), (SfuOp.MUL, {"a": 2, "b": k, "dst": 2})]
         for op, fields in steps:
             b = Bundle()
             fields = {"op": int(op), "n1": 1, "d1": 1, "a": 0, "bank": 0} | fields

@@ -39,7 +39,7 @@ class Recipe:
 
 
 _STORIES = Shape(
-    vocab=512, d=64, layers=4, heads=4, kv_heads=2, head_dim=16, experts=8, f=64, context=256, tied=True
+    vocab=512, d=96, layers=2, heads=3, kv_heads=1, head_dim=32, experts=8, f=96, context=256, tied=True
 )
 _KJV = Shape(
     vocab=512, d=96, layers=3, heads=6, kv_heads=2, head_dim=16, experts=4, f=96, context=256, tied=False
@@ -55,7 +55,7 @@ RECIPES = {
             name="stories-500k",
             shape=_STORIES,
             mix={"grammar": 0.72, "tidy-stories": 0.28},
-            steps=14000,
+            steps=20000,
             batch=8,
             peak_lr=3e-3,
             quantise_from=0.55,

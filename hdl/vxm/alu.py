@@ -21,7 +21,7 @@ from amaranth import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsi
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import COEF_FRAC, MAX_EXPERTS_PER_TOKEN, PROB_BITS, SCALE_BITS, WORD, Config
+from ..config import COEF_FRAC, MAX_EXPERTS_PER_TOKEN, PROB_BITS, SCALE_BITS, SOFTMAX_BANKS, WORD, Config
 from ..isa import Queue, Source, VxOp
 from ..primitives import DSP_BITS, Multiplier, delayed, round_clamp, saturate, shift_coarse, shift_fine, shift_keep
 from ..timing import get_timing
@@ -51,8 +51,8 @@ class VectorAlu(wiring.Component):
     """VX micro-ops -> stream Z (V lanes, 32 bit signed), ``timing.vx(op)`` cycles later.
 
     Sampled at t: ``uop``, ``y``, ``x``, ``t`` (rows of V x 32 bit signed), ``c`` (V x 16 bit signed),
-    ``maximum`` and ``count`` (experts the last EMIT took: lanes of T in use). ``sums``: the two banks of SUM
-    (40 bit unsigned), complete ``timing.vx_sum`` after the last micro-op of an EXP; the first micro-op of an
+    ``maximum`` (banks of MAX) and ``count`` (experts the last EMIT took: lanes of T in use). ``sums``: the banks of
+    SUM (40 bit unsigned), complete ``timing.vx_sum`` after the last micro-op of an EXP; the first micro-op of an
     EXP begins a new sum. EXP of stream T takes lane 0 of T as its maximum and ``count`` as its length.
     """
 
@@ -67,10 +67,10 @@ class VectorAlu(wiring.Component):
             "x": In(row),
             "t": In(row),
             "c": In(data.ArrayLayout(signed(SCALE_BITS), v)),
-            "maximum": In(data.ArrayLayout(signed(WORD), 2)),
+            "maximum": In(data.ArrayLayout(signed(WORD), SOFTMAX_BANKS)),
             "count": In(range(MAX_EXPERTS_PER_TOKEN + 1)),
             "z": Out(row),
-            "sums": Out(data.ArrayLayout(unsigned(SUM_BITS), 2)),
+            "sums": Out(data.ArrayLayout(unsigned(SUM_BITS), SOFTMAX_BANKS)),
         })  # fmt: skip
 
     def elaborate(self, platform: Any) -> Module:
@@ -113,7 +113,7 @@ class VectorAlu(wiring.Component):
                         m.d.sync += source[lane].eq(row[lane])
         from_t = uop.source == Source.T
         maximum = Signal(signed(WORD), reset_less=True)
-        m.d.sync += maximum.eq(Mux(from_t, self.t[0], Mux(uop.bank, self.maximum[1], self.maximum[0])))
+        m.d.sync += maximum.eq(Mux(from_t, self.t[0], self.maximum[uop.bank]))
         inside = Signal(v, reset_less=True)
         for lane in range(v):
             element = Cat(Const(lane, lane_bits), uop.idx)
@@ -256,7 +256,7 @@ class VectorAlu(wiring.Component):
     def _sums(self, m: Module, probabilities: list[Value], on: list[Any]) -> None:
         """t + 7: pairs of lanes; t + 8: sum of the row; t + 9: added to the bank.
 
-        The rows of an EXP follow each other, so one running sum serves both banks.
+        The rows of an EXP follow each other, so one running sum serves all banks.
         """
         at = get_timing(self.cfg).vx_sum - 1
         assert at == _AT[VxOp.EXP] + 2
@@ -274,8 +274,8 @@ class VectorAlu(wiring.Component):
         m.d.sync += row.eq(row_sum)
         running = Signal(SUM_BITS, reset_less=True)
         total = Signal(SUM_BITS)
-        sums = Array(Signal(SUM_BITS, reset_less=True, name=f"sum{i}") for i in range(2))
+        sums = Array(Signal(SUM_BITS, reset_less=True, name=f"sum{i}") for i in range(SOFTMAX_BANKS))
         m.d.comb += total.eq((running & ~first.replicate(SUM_BITS)) + row)
         with m.If(on[at]):
             m.d.sync += [running.eq(total), sums[bank].eq(total)]
-        m.d.comb += [self.sums[i].eq(sums[i]) for i in range(2)]
+        m.d.comb += [self.sums[i].eq(sums[i]) for i in range(SOFTMAX_BANKS)]

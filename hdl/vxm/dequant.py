@@ -8,7 +8,7 @@ from amaranth import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsi
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..config import SCALARS, SCALE_BITS, WORD, Config
+from ..config import SCALARS, SCALE_BITS, SOFTMAX_BANKS, WORD, Config
 from ..isa import AccSource, Queue
 from ..primitives import Multiplier, WideMultiplier, delayed, less, round_clamp, shift_coarse, shift_fine
 from ..timing import get_timing
@@ -48,7 +48,7 @@ class Dequantiser(wiring.Component):
     """ACC micro-ops -> stream Y (V lanes, 32 bit signed), ``timing.acc`` cycles later.
 
     At t: ``uop``, ``scl`` (V x 16 bit unsigned), ``gather`` (V x int8) and the scalar at ``scalar`` are
-    sampled. At t + max(V, 4): ``value`` (V accumulators). ``maximum``: the two banks of MAX, in use
+    sampled. At t + max(V, 4): ``value`` (V accumulators). ``maximum``: the banks of MAX, in use
     ``timing.max`` after the last micro-op; the first micro-op of an instruction begins a new maximum.
     """
 
@@ -65,7 +65,7 @@ class Dequantiser(wiring.Component):
             "mantissa": In(unsigned(16)),
             "exponent": In(signed(8)),
             "y": Out(data.ArrayLayout(signed(WORD), v)),
-            "maximum": Out(data.ArrayLayout(signed(WORD), 2)),
+            "maximum": Out(data.ArrayLayout(signed(WORD), SOFTMAX_BANKS)),
         })  # fmt: skip
 
     def elaborate(self, platform: Any) -> Module:
@@ -151,8 +151,9 @@ class Dequantiser(wiring.Component):
             level += 1
         assert acc + 2 * level + 1 == get_timing(cfg).max
         # A row without an element is the lowest value: it starts a maximum like any other and never exceeds one.
-        for i in range(2):
-            held = Signal(signed(WORD), reset_less=True, name=f"maximum{i}")
-            with m.If(active & (bank == i) & (first | less(held, values[0]))):
-                m.d.sync += held.eq(values[0])
-            m.d.comb += self.maximum[i].eq(held)
+        # Instructions follow each other, so one running maximum serves all banks.
+        running = Signal(signed(WORD), reset_less=True)
+        held = Array(Signal(signed(WORD), reset_less=True, name=f"maximum{i}") for i in range(SOFTMAX_BANKS))
+        with m.If(active & (first | less(running, values[0]))):
+            m.d.sync += [running.eq(values[0]), held[bank].eq(values[0])]
+        m.d.comb += [self.maximum[i].eq(held[i]) for i in range(SOFTMAX_BANKS)]

@@ -9,7 +9,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import tables
-from ..config import PROB_BITS, SCALARS, SUMSQ_BITS, WORD, Config
+from ..config import PROB_BITS, SCALARS, SOFTMAX_BANKS, SUMSQ_BITS, WORD, Config
 from ..image import LoadBus, Space
 from ..isa import Queue, SfuOp
 from ..mem import Rom
@@ -47,7 +47,7 @@ class ScalarUnit(wiring.Component):
     """SFU micro-ops -> scalar registers, each after its own ``timing.sfu_*``.
 
     Sampled at t: ``sumsq`` (64 bit unsigned and an overflow bit) and ``eps`` (64 bit unsigned, RSQRT), ``sums``
-    (two banks of 40 bit, RECIP) and ``z`` (row of V words, CAPTURE). ``read`` (index) -> ``mantissa``, ``exponent``
+    (banks of 40 bit, RECIP) and ``z`` (row of V words, CAPTURE). ``read`` (index) -> ``mantissa``, ``exponent``
     is the dequantiser's combinational port. ``load`` writes the constants K (:attr:`hdl.image.Space.CONST`).
     """
 
@@ -57,7 +57,7 @@ class ScalarUnit(wiring.Component):
             "uop": In(uop_layout(cfg, Queue.SFU)),
             "sumsq": In(unsigned(SUMSQ_BITS + 1)),
             "eps": In(unsigned(64)),
-            "sums": In(data.ArrayLayout(unsigned(SUM_BITS), 2)),
+            "sums": In(data.ArrayLayout(unsigned(SUM_BITS), SOFTMAX_BANKS)),
             "z": In(data.ArrayLayout(signed(WORD), cfg.vlanes)),
             "load": In(LoadBus(cfg)),
             "read": In(range(SCALARS)),
@@ -114,7 +114,7 @@ class ScalarUnit(wiring.Component):
         uop = self.uop
         recip = delayed(m, uop.op == SfuOp.RECIP, 7, name="recip")
         operand = Signal(65, reset_less=True)
-        total = Mux(uop.bank, self.sums[1], self.sums[0])
+        total = self.sums[uop.bank]
         over = Signal(reset_less=True)
         m.d.sync += [
             operand.eq(Mux(recip[0], total, self.sumsq[:SUMSQ_BITS] + self.eps)),
