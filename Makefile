@@ -31,7 +31,7 @@ PARALLEL = $(if $(BENCH),-s,$(if $(filter-out 1,$(JOBS)),-n $(JOBS) --maxschedch
 override PROMPT := $(value PROMPT)
 export BENCH SIM SEED PROGRAM MINUTES PART SEEDS PROMPT TOKENS TEMPERATURE TOPK CONFIG MODEL WEIGHTS BOARD
 
-.PHONY: help setup sim bitstream test regress lint clean icarus
+.PHONY: help setup sim bitstream test regress bench lint clean icarus
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1 \t/' | expand -t 18
@@ -49,6 +49,14 @@ test: $(STAMP) icarus ## run the tests and benches, or one bench: BENCH=vxm SIM=
 
 regress: $(STAMP) icarus ## run everything that takes long, on new seeds: MINUTES=30 SEED=1 PART=soak
 	@$(BIN)/python -m verification.regress $(call options,MINUTES SEED PART)
+
+bench: $(STAMP) $(VENV)/.bench ## measure cycles, utilisation and speed, beside what else runs the model on this machine
+	@$(BIN)/lpu bench
+
+# What the benchmark compares with and draws with; without it those rows and pictures are left out.
+$(VENV)/.bench: $(STAMP)
+	@echo "Installing what the benchmark compares with (transformers, torch, matplotlib; once) ..."
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[bench]' && touch $@ || echo "not installed: no transformers baseline, no pictures"
 
 lint: $(STAMP) ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/mypy

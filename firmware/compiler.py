@@ -169,10 +169,10 @@ def quantise_model(
 
 def memory_needs(shape: ModelShape, cfg: Config, weights: int) -> tuple[Need, ...]:
     """Words a model needs of each memory. Raises LpuError with the table when one is too small."""
-    return tuple(Layout(_outline(shape, weights), cfg).needs)
+    return tuple(Layout(outline(shape, weights), cfg).needs)
 
 
-def _outline(shape: ModelShape, weights: int) -> QModel:
+def outline(shape: ModelShape, weights: int) -> QModel:
     """A quantised model without values: enough to lay it out."""
     s = shape
     none = np.zeros((0, 0), np.int8)

@@ -10,7 +10,7 @@ as a function of position.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -201,18 +201,28 @@ def token_cycles(
     phases: the program's, in order; layers, window, floor: as in :class:`hdl.image.Param`; position: of the
     token (0-based); sampled: whether a token is sampled after it.
     """
+    counts = token_counts(cfg, window, floor, position)
+    return sum(phases[index].cycles(counts) for index, _ in token_phases(phases, layers, sampled))
+
+
+def token_counts(cfg: Config, window: int, floor: int, position: int) -> dict[int, int]:
+    """Loop counts of the token at ``position``."""
     n = np.array([max(floor, min(position + 1, window))])
-    counts = {k: int(v[0]) for k, v in key_counts(cfg, n).items()}
-    total, index, loop, layer = 0, 0, 0, 0
+    return {k: int(v[0]) for k, v in key_counts(cfg, n).items()}
+
+
+def token_phases(phases: Sequence[Phase], layers: int, sampled: bool) -> Iterator[tuple[int, int]]:
+    """(phase, layer) of a token, in order."""
+    index, loop, layer = 0, 0, 0
     while True:
         phase = phases[index]
-        total += phase.cycles(counts)
+        yield index, layer
         if phase.loop_begin:
             loop = index
         if phase.loop_end and layer + 1 < layers:
             layer += 1
             index = loop
         elif phase.final or (phase.prompt_final and not sampled):
-            return total
+            return
         else:
             index += 1

@@ -70,8 +70,8 @@ def test_blocks_of_the_board() -> None:
     assert blocks(8 * cfg.lanes, cfg.weight_depth, 8) == 10
     coded = get_code(8 * cfg.lanes).width
     assert blocks(coded, cfg.weight_depth, full=cfg.value_words) == 10, "no block for check bits"
-    assert blocks(16 * cfg.vlanes, cfg.scale_depth, 16) == 10
-    assert blocks(16 * cfg.vlanes, cfg.coef_depth, 16) == 8
+    assert blocks(16 * cfg.vlanes, cfg.scale_depth, 16) == 8
+    assert blocks(16 * cfg.vlanes, cfg.coef_depth, 16) == 10
     assert blocks(32 * cfg.vlanes, cfg.vector_depth) == 4
     assert blocks(cfg.act_word_bits, cfg.act_depth) == 3
     assert blocks(36, cfg.queue_depth) == 1

@@ -18,7 +18,10 @@ from hdl.isa import IsaError
 
 from ..errors import LpuError
 
-_HERE = ("compile", "info", "sim", "generate", "chat", "listen", "load", "program", "eval", "logits", "asm", "disasm")
+_HERE = (
+    "compile", "info", "sim", "generate", "chat", "listen", "load", "program", "eval", "bench", "logits",
+    "asm", "disasm",
+)
 # By name: boards may import the firmware, never the other way round.
 COMMANDS = {name: f"{__name__}.{name}" for name in _HERE} | {
     "bitstream": "fpga.cli.bitstream",

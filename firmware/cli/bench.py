@@ -1,0 +1,208 @@
+"""``lpu bench``: cycles, utilisation and speed of every model and configuration, and what else runs the model here."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from hdl.config import get_config
+from sim.reference import Reference
+
+from ..bench import cpu, hugging_face, plots
+from ..bench.baseline import Baseline
+from ..bench.measured import Run, run_context
+from ..bench.rows import ENERGY_METHOD, PLACED, STATED, Row, row
+from ..bench.subjects import Subject, subjects
+from ..bench.timeline import SLICES, Timeline, timeline
+from ..checkpoint import Checkpoint
+from ..compiler import compile_model
+from ..errors import LpuError
+from ..rtl import build_core
+from ..simulate import REPORT_POSITION, resolve_model
+from ..tokenizer import Tokenizer
+from .bars import Bars
+from .port import SHIPPED_MODEL
+
+BOARD = "ulx3s-85f"
+"""The configuration that is looked at more closely."""
+FOLDER = Path("build/bench")
+CPU_RUNS, HF_RUNS = 200, 3
+WIDTH = 136
+"""Columns of the tables, at least."""
+RTL, SCHEDULE = "RTL simulation", "static schedule, which the RTL equals in every simulation"
+EVIDENCE = {RTL: "R", SCHEDULE: "S", PLACED: "P", STATED: "E"}
+"""Letters of what cycles (R, S) and clock (P, E) rest on."""
+PUBLISHED = (
+    ("gateGPT", "Virtex-5, 80 MHz", "4.2 k parameters", 60_600, 0.25, "run on the board by its authors"),
+    ("TALOS-V2", "DE1-SoC, 56 MHz", "4.2 k parameters", 45_500, 0.19, "run on the board by its authors"),
+    ("ZyboGPT", "Zynq-7010, 150 MHz", "115 k ternary", 3_100, 0.35, "run on the board by its authors"),
+    ("Trinity", "Artix-7, 92 MHz", "1.45 M ternary, no attention", 63, 0.09, "published by its authors"),
+    ("ztachip", "Artix-7", "SmolLM2-135M", 8, 1.1, "run on the board by its authors"),
+)
+"""Project, device, model, tokens/s, effective GMAC/s (derived from the model's size), evidence."""
+
+
+@click.command("bench", epilog="Example: lpu bench --no-baselines")
+@click.option("--rtl/--no-rtl", default=True, show_default=True, help="Run the shipped model on the board's RTL.")
+@click.option("--baselines/--no-baselines", default=True, show_default=True, help="Run the model on this processor.")
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=FOLDER, show_default=True)
+def command(rtl: bool, baselines: bool, folder: Path) -> None:
+    """Measure every shipped model on every configuration that holds it, and the same model on this processor.
+
+    Writes report.json and, with matplotlib, pictures of one token and of the roofline. Utilisation is weighted by
+    operand width.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = sorted(p.parent.name for p in (Path(__file__).parents[1] / "models").glob("*/config.json"))
+    bars = Bars(Console(stderr=True))
+    out = Console()
+    out = out if out.width >= WIDTH else Console(width=WIDTH)
+    with bars:
+        found = list(subjects(names, bars.stage))
+        run = _rtl(bars) if rtl else None
+        rows = [_row(s, p, run) for s in found for p in s.positions]
+        others = _baselines(folder, bars) if baselines else []
+    closely = next(s for s in found if (s.cfg.name, s.name) == (BOARD, SHIPPED_MODEL))
+    token = _timeline(closely, REPORT_POSITION)
+    out.print(_rows_table(rows), _waits_table(token), _slices_table(token))
+    if others:
+        out.print(_baseline_table(others, rows))
+    out.print(_published_table())
+    report: dict[str, Any] = {
+        "rows": [r.as_json() for r in rows],
+        "baselines": [b.as_json() for b in others],
+        "processor": f"{platform.processor() or platform.machine()}, {os.cpu_count()} threads",
+        "energy_method": ENERGY_METHOD,
+        "waits": token.waits(),
+        "simulators": [] if run is None else [{"config": run.config, "khz": run.khz, "threads": 1}],
+    }
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    if plots.available():
+        title = f"{BOARD}, {SHIPPED_MODEL}, position {REPORT_POSITION}: {token.cycles} cycles"
+        plots.gantt(token, title, folder / "gantt.svg")
+        plots.roofline(closely.cfg, closely.weights, [r for r in rows if r.config == BOARD], folder / "roofline.svg")
+    out.print(f"{folder / 'report.json'}" + (", gantt.svg, roofline.svg" if plots.available() else ""))
+
+
+def _timeline(s: Subject, position: int) -> Timeline:
+    return timeline(s.cfg, s.program, s.floor, s.qshape, position)
+
+
+def _row(s: Subject, position: int, run: Run | None) -> Row:
+    token = _timeline(s, position)
+    evidence = SCHEDULE
+    if run and (s.cfg.name, s.name) == (run.config, SHIPPED_MODEL):
+        if run.cycles[position] != token.cycles:
+            raise LpuError(f"position {position}: {run.cycles[position]} cycles in RTL, {token.cycles} predicted")
+        evidence = RTL
+    return row(s.cfg, s.name, s.name == SHIPPED_MODEL, s.shape, s.weights, position, token, evidence)
+
+
+def _rtl(bars: Bars) -> Run:
+    cfg = get_config(BOARD)
+    compilation = compile_model(resolve_model(SHIPPED_MODEL), cfg, progress=bars.stage)
+    library = build_core(cfg, False, bars)
+    bars.stage(f"a whole context on the RTL of {BOARD}")
+    return run_context(library, compilation, cfg)
+
+
+def _baselines(folder: Path, bars: Bars) -> list[Baseline]:
+    """The shipped model on this processor: its held-out text, one context long, a token at a time."""
+    path = resolve_model(SHIPPED_MODEL)
+    ckpt = Checkpoint(path)
+    shape = ckpt.shape
+    text = Tokenizer(path, shape.vocab).encode((path / "heldout.txt").read_text())[: shape.context]
+    compilation = compile_model(path, get_config(BOARD), progress=bars.stage)
+    expected = Reference(compilation.qmodel).forward(text).argmax(axis=1).tolist()
+    position = min(REPORT_POSITION, shape.context - 1)
+    macs, threads = shape.macs(position), sorted({1, os.cpu_count() or 1})
+    program, model = cpu.build(folder), folder / "cloop.bin"
+    cpu.write_model(ckpt, model)
+    found = []
+    for n in threads:
+        bars.stage(f"C loop, {n} threads")
+        found.append(cpu.measure(program, model, macs, text, expected, n, CPU_RUNS, position))
+    for n in threads if hugging_face.available() else ():
+        bars.stage(f"transformers, {n} threads")
+        found.append(hugging_face.measure(path, macs, text, expected, n, HF_RUNS, position))
+    return found
+
+
+def _rows_table(rows: list[Row]) -> Table:
+    table = Table(title="Tokens, one sequence")
+    for name in ("config", "model"):
+        table.add_column(name)
+    for name in ("position", "cycles", "utilisation", "unweighted", "bytes/cycle", "MHz", "tokens/s", "GMAC/s", "µJ"):
+        table.add_column(name, justify="right")
+    table.add_column("evid.")
+    for r in rows:
+        table.add_row(
+            r.config, r.model + (" *" if r.default_model else ""), f"{r.position}", f"{r.cycles:,}",
+            f"{r.mac_utilisation:.1%}", f"{r.mac_utilisation_unweighted:.1%}",
+            f"{r.sram_bytes_per_cycle:.0f} of {r.sram_bytes_per_cycle_available}", f"{r.clock_mhz:g}",
+            f"{r.tokens_per_second:,.0f}", f"{r.macs_per_second / 1e9:.1f}",
+            "" if r.joules_per_token is None else f"{r.joules_per_token * 1e6:.0f}", _letters(r.evidence),
+        )  # fmt: skip
+    table.caption = (
+        "* the shipped model. Utilisation: weighted by operand width.\n"
+        f"µJ a token, estimate: {ENERGY_METHOD}.\n" + "; ".join(f"{key}: {text}" for text, key in EVIDENCE.items())
+    )
+    return table
+
+
+def _letters(evidence: str) -> str:
+    """A row's evidence in the letters that the table explains."""
+    return " ".join(key for text, key in EVIDENCE.items() if text in evidence)
+
+
+def _waits_table(token: Timeline) -> Table:
+    title = f"What the MXM waits for: {BOARD}, {SHIPPED_MODEL}, position {REPORT_POSITION}"
+    table = Table("before", "cycles of a token", title=title)
+    for note, cycles in sorted(token.waits().items(), key=lambda item: -item[1]):
+        table.add_row(note, f"{cycles}")
+    table.add_row("[bold]all[/bold]", f"{sum(token.waits().values())} of {token.cycles}")
+    return table
+
+
+def _slices_table(token: Timeline) -> Table:
+    table = Table("slice", "cycles at work", title="The same token by slice")
+    for queue, name in SLICES.items():
+        table.add_row(name, f"{token.busy(queue)} ({token.busy(queue) / token.cycles:.0%})")
+    return table
+
+
+def _baseline_table(others: list[Baseline], rows: list[Row]) -> Table:
+    table = Table(title=f"{SHIPPED_MODEL} at position {REPORT_POSITION}, batch 1")
+    for name in ("program", "precision"):
+        table.add_column(name)
+    for name in ("threads", "median, µs", "99 %, µs", "tokens/s", "GMAC/s", "top-1 equal"):
+        table.add_column(name, justify="right")
+    table.add_column("evidence")
+    for r in rows:
+        if (r.config, r.default_model, r.position) == (BOARD, True, REPORT_POSITION):
+            us = f"{1e6 / r.tokens_per_second:.2f}"
+            table.add_row(
+                f"LPU, {r.config}", "int4 weights, int8 K and V", "", us, us, f"{r.tokens_per_second:,.0f}",
+                f"{r.macs_per_second / 1e9:.1f}", "100.0%", _letters(r.evidence),
+            )  # fmt: skip
+    for b in others:
+        table.add_row(
+            b.name, b.precision, f"{b.threads}", f"{b.median * 1e6:.2f}", f"{b.p99 * 1e6:.2f}", f"{1 / b.median:,.0f}",
+            f"{b.effective_macs / b.median / 1e9:.1f}", f"{b.agreement:.1%}", "M",
+        )  # fmt: skip
+    table.caption = "M: measured on this machine, now. The LPU has no spread: every run takes the same cycles."
+    return table
+
+
+def _published_table() -> Table:
+    table = Table("project", "device", "model", "tokens/s", "GMAC/s", "evidence", title="Published by others")
+    for project, device, model, rate, gmacs, evidence in PUBLISHED:
+        table.add_row(project, device, model, f"{rate:,}", f"{gmacs:g}", evidence)
+    return table
