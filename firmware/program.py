@@ -494,20 +494,20 @@ class TokenProgram:
         norm = self._norm(x_ready, "expert norm")
         # Base register of each expert in turn, the scalar with its weight; when bases and scalars may be used.
         bases, scalars = [Base.LAYER], [0]
-        chosen = weighted = self.sched.start
+        chosen, weighted = [self.sched.start], self.sched.start
         if lay.router is not None:
             bases = list(EXPERT_BASES[: s.top_k])
             chosen, weighted, scalars = self._route(lay.router, x_ready, norm)
         m = lay.gate_up
         p, silu = m.pitch, t.vx(VxOp.SILU)
         h_ready: list[Times] = []
-        for base, h_act in zip(bases, lay.h_act, strict=True):
+        for base, known, h_act in zip(bases, chosen, lay.h_act, strict=True):
             chain = [
                 Slot(Queue.VX, 0, {"op": VxOp.SILU, "source": Source.Y, "fshift": sh.gate_frac - 7, "shift": sh.silu,
                                    "n1": m.rows, "d1": p}),
                 Slot(Queue.SXM, p + silu, self._act(Source.Z, lay.f_rows, 2 * p, h_act, sh.h_act)),
             ]  # fmt: skip
-            words_ready = np.maximum(x_ready, chosen + m.words)
+            words_ready = np.maximum(x_ready, known + m.words - 1)
             y = self._product(
                 m, lay.x_act, base, words_ready, R_NORM, layer.gate[0].shift, chain, norm + t.acc,
                 note="silu(gate) * up",
@@ -524,10 +524,10 @@ class TokenProgram:
             x_written = y + t.vx(VxOp.ADD) + t.xw
         return x_written - t.xw + (m.rows - 1) * m.pitch + t.sxm_act
 
-    def _route(self, m: Matrix, x_ready: Times, norm: Times) -> tuple[Times, Times, list[int]]:
+    def _route(self, m: Matrix, x_ready: Times, norm: Times) -> tuple[list[Times], Times, list[int]]:
         """Top-k of the router and softmax over the chosen.
 
-        Returns when the expert base registers may be used, when the weights may, and their scalar registers.
+        Returns when each expert's base register may be used, when all weights may, and their scalar registers.
         """
         t, s, sched, router = self.t, self.model.shape, self.sched, self.model.layers[0].router
         assert router is not None
@@ -539,9 +539,9 @@ class TokenProgram:
         emit = {"op": TopOp.EMIT, "expert": 1, "n1": s.top_k, "d1": t.top_step}
         start = sched.place([Slot(Queue.TOP, 0, emit, "choose experts")], inserted)
         last = start + (s.top_k - 1) * t.top_step
-        chosen = last + t.top_emit
+        chosen = [start + j * t.top_step + t.top_emit for j in range(s.top_k)]
         if s.top_k == 1:
-            return chosen, chosen, [0]
+            return chosen, chosen[-1], [0]
         note = "router softmax"
         exp = {"op": VxOp.EXP, "source": Source.T, "unit": 1, "bank": 0}
         z = t.vx(VxOp.EXP)
