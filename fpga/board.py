@@ -21,6 +21,7 @@ from fpga.pll import Pll
 from fpga.uart import UartReceiver, UartTransmitter
 from hdl.config import Config, get_config
 from hdl.core import Core
+from hdl.host.skid import SkidBuffer
 
 DEBOUNCE_S = 0.01
 """A button's level counts when it has been the same for this long."""
@@ -121,7 +122,9 @@ class BoardCore(wiring.Component):
     def _stretched(self, m: Module, event: Value, name: str) -> Value:
         """High for STRETCH_S after an event."""
         left = Signal(range(self._clocks(STRETCH_S)), name=f"{name}_left")
-        with m.If(event):
+        seen = Signal(name=f"{name}_seen")
+        m.d.sync += seen.eq(event)
+        with m.If(seen):
             m.d.sync += left.eq(self._clocks(STRETCH_S) - 1)
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
@@ -154,18 +157,21 @@ class BoardCore(wiring.Component):
         restart = ResetInserter(restarting)
         core, boot = Core(self.cfg), BootRom()
         receiver = UartReceiver(self.clock_hz, self.baud)
+        arrived = SkidBuffer(8)  # the core's end of the line may be far away
         transmitter = UartTransmitter(self.clock_hz, self.baud)
         m.submodules.core = restart(core)
         m.submodules.boot = restart(boot)
         m.submodules.receiver = restart(receiver)
+        m.submodules.arrived = restart(arrived)
         m.submodules.transmitter = restart(transmitter)
 
         m.d.comb += [receiver.rx.eq(self.rx), self.tx.eq(transmitter.tx)]
         wiring.connect(m, core.tx, transmitter.i)
+        wiring.connect(m, receiver.o, arrived.i)
         with m.If(boot.done):
             m.d.comb += [
-                core.rx.valid.eq(receiver.o.valid), core.rx.payload.eq(receiver.o.payload),
-                receiver.o.ready.eq(core.rx.ready),
+                core.rx.valid.eq(arrived.o.valid), core.rx.payload.eq(arrived.o.payload),
+                arrived.o.ready.eq(core.rx.ready),
             ]  # fmt: skip
         with m.Else():
             m.d.comb += [

@@ -140,14 +140,14 @@ def test_parameters_are_counted_as_stored(changes: dict[str, Any], tmp_path: Pat
 
 
 def test_useful_macs_of_the_board_model() -> None:
-    """d 64, 4 layers, 8 experts top-2 of 64, 2 KV heads of 16, V 512: about 215 k at position 64."""
-    shape = ModelShape(512, 64, 4, 4, 2, 16, 8, 2, 64, 256, None, 1e4, 1e-5, True, 1, (2,))
-    assert shape.macs(64) == 215_552
-    assert shape.parameters_total == 477_760
+    """d 96, 2 layers, 8 experts top-2 of 96, 3 heads of 32 on one KV head, V 512."""
+    shape = ModelShape(512, 96, 2, 3, 1, 32, 8, 2, 96, 256, None, 1e4, 1e-5, True, 1, (2,))
+    assert shape.macs(64) == 235_392
+    assert shape.parameters_total == 542_688
     assert shape.macs_by_kind(64) == {
-        "weight": 4 * (64 * 64 * 2 + 32 * 64 * 2 + 2 * 3 * 64 * 64) + 512 * 64,
-        "router": 4 * 8 * 64,
-        "kv": 4 * 2 * 64 * 65,
+        "weight": 2 * (96 * 96 * 2 + 32 * 96 * 2 + 2 * 3 * 96 * 96) + 512 * 96,
+        "router": 2 * 8 * 96,
+        "kv": 2 * 2 * 96 * 65,
     }
     assert set(shape.macs_by_op(0)) == set(OP_KINDS)
 

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import Config
 from ..image import LoadBus, Param, RunControl, Space, error_bits
-from .cobs import CobsDecoder, CobsEncoder
+from .cobs import DECODED, CobsDecoder, CobsEncoder
 from .counters import Counters
 from .frame import FrameReceiver
 from .loader import Loader
@@ -50,12 +50,14 @@ class HostLink(wiring.Component):
         m.submodules.transmitter = transmitter = Transmitter(self.cfg)
         m.submodules.encoder = encoder = CobsEncoder()
 
-        # What is outside may be far away.
+        # What is outside may be far away, and so may be the buffer of a frame.
         m.submodules.rx_edge = rx_edge = SkidBuffer(8)
+        m.submodules.decoded = decoded = SkidBuffer(DECODED)
         m.submodules.tx_edge = tx_edge = SkidBuffer(8)
         connect(m, flipped(self.rx), rx_edge.i)
         connect(m, rx_edge.o, decoder.i)
-        connect(m, decoder.o, receiver.i)
+        connect(m, decoder.o, decoded.i)
+        connect(m, decoded.o, receiver.i)
         connect(m, receiver.frame, loader.frame)
         connect(m, loader.load, flipped(self.load))
         connect(m, loader.ledger, records.ledger)
