@@ -113,7 +113,7 @@ class Hazards:
         """A row enters the lists; ``noise`` by its instruction, ``noisy``: the host asked for it."""
         if first and self._inserted is not None:
             late = self.t.top_insert_noise - self.t.top_insert
-            if self._inserted[1] and not noise and cycle < self._inserted[0] + late:
+            if self._inserted[1] and not noise and cycle <= self._inserted[0] + late:
                 raise MachineError(f"cycle {cycle}: TOP.INSERT meets rows with noise of the one before")
         self._inserted = cycle, noise
         self._emitting = False

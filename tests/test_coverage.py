@@ -8,14 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from hdl.config import TINY
-from hdl.isa import Instr, Queue, SfuOp, get_isa
+from hdl.isa import Instr, Queue, SfuOp, Source, TopOp, VxOp, get_isa
 from sim import numerics as nx
+from sim.hazards import MachineError
 from sim.machine import Uop
-from verification import runner
+from verification import rules, runner
 from verification.benches import BENCHES
-from verification.coverage import campaign, exclusions, fields, functional, machine_corners, numeric, pairs, report
+from verification.coverage import __main__ as command
+from verification.coverage import (
+    campaign,
+    exclusions,
+    explained,
+    fields,
+    functional,
+    machine_corners,
+    numeric,
+    pairs,
+    report,
+)
 from verification.coverage.constants import constant_bits, constant_signals
 from verification.coverage.design import Design
 from verification.coverage.exclusions import Exclusion, StaleExclusion
@@ -25,6 +38,7 @@ from verification.coverage.summary import CONSTANT, Figure, summary
 from verification.directed_program import DirectedGenerator
 from verification.lockstep import TracedMachine
 from verification.random_program import random_program
+from verification.rules import Code, Rule
 
 VERILOG = r"""
 module \TOP.unit (a, q, clk);
@@ -142,6 +156,58 @@ def test_excluded_bins_are_wanted_ones() -> None:
     assert sum(exclusions.first_match("bin", name) is not None for name in bins) < len(bins) // 100
 
 
+def _top_twice(c: Code) -> str:
+    last = c.lists(40, 8)
+    emit = c.at(last + 9, Queue.TOP, op=TopOp.EMIT, n1=1)
+    c.at(emit + c.t.top_noise, Queue.TOP, op=TopOp.EMIT, n1=1)
+    return "emitted already"
+
+
+def _lane_beyond(c: Code) -> str:
+    acc = c.y(60, 1, max=1)
+    at = acc + c.t.max
+    c.x(at, 1)
+    c.at(at, Queue.VX, op=VxOp.EXP, source=Source.X, unit=1)
+    c.at(at + c.t.vx_exp, Queue.SFU, op=SfuOp.CAPTURE)
+    c.at(at + c.t.vx_exp + 12, Queue.SFU, op=SfuOp.PROB, dst=1, b=7)
+    return r"P\[7\] of 4 rows"
+
+
+def _row_of_logits(op: VxOp) -> Rule:
+    def code(c: Code) -> str:
+        last = c.lists(40, 8)
+        emit = c.at(last + 9, Queue.TOP, op=TopOp.EMIT, expert=1, n1=3, d1=c.t.top_step)
+        c.at(emit + 60, Queue.VX, op=op, source=Source.T)
+        return r"T\[3\] is read"
+
+    return code
+
+
+@pytest.mark.parametrize(
+    ("bins", "rule"),
+    [({"TOP.EMIT>>TOP.EMIT"}, _top_twice), ({"SFU.PROB.b=max"}, _lane_beyond)]
+    + [({f"VX.{op.name}.source=T"}, _row_of_logits(op)) for op in VxOp if op is not VxOp.EXP],
+)  # fmt: skip
+def test_excluded_bins_are_refused(bins: set[str], rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine runs no program that would reach them."""
+    monkeypatch.setitem(rules.RULES, "excluded", rule)
+    whole, message = rules.program(TINY, "excluded", 0)
+    machine = TracedMachine(TINY, sampler := functional.Sampler(TINY))
+    whole.load(machine)
+    with pytest.raises(MachineError, match=message):
+        machine.finish()
+    assert all(exclusions.first_match("bin", name) for name in bins)
+    assert not sampler.confirmed
+
+
+def test_no_product_with_a_probability_is_beyond_a_word() -> None:
+    """The reason of the other excluded bins."""
+    p, coef = np.array([[0], [1], [nx.ONE]]), np.array([-(1 << 15), -1, 0, 1, (1 << 15) - 1])
+    reached = {name for shift in range(64) for name in numeric.exp_out(p, coef, shift)}
+    refused = {name for name in numeric.WANTED if exclusions.first_match("bin", name)}
+    assert refused == {"EXP.out.sat+", "EXP.out.sat-"} and not reached & refused and "EXP.out.min" in reached
+
+
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
     """A small design, one point of each kind reached and one not."""
@@ -175,6 +241,14 @@ def test_a_summary_counts_each_point_once(state: State, monkeypatch: pytest.Monk
     assert CONSTANT in page and CONSTANT in text
     record = report.record(result, "command", ("2026-01-01", "abc"), 5)
     assert record.figures["line, % (goal 98)"] == 50.0 and record.seeds == "1 .. 1"
+
+
+def test_what_is_missing_has_a_reason() -> None:
+    """By the line, or by the signal's name; what has none of its own says so."""
+    assert "no code for" in explained.why_line("icu.queue_sr: 3'h6:")
+    assert "`fault`" in explained.why_line(r"icu.queue_abc: if (\$38 ) begin")
+    assert explained.why_line("mxm: if (x) begin") == explained.NOT_YET
+    assert "counters" in explained.why("host.cycles[31]:0->1") and explained.why("odd[0]:0->1") == explained.UNEXPLAINED
 
 
 def test_a_stale_exclusion_stops_the_summary(state: State) -> None:
@@ -322,3 +396,17 @@ def test_lines_and_toggles_of_a_bench(seed: int) -> None:
     assert lines and not missed
     assert sum(map(bool, toggles.values())) > len(toggles) // 4
     assert not json.dumps(sorted(re.sub(r"\W", "", p.what) for p in toggles)).count("__02")
+
+
+def test_a_bench_that_fails_ends_the_run(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is merged, no record is written, and the exit code says so."""
+    written: list[object] = []
+    job = campaign.Job("selftest", "verilator", 2, {"fail": True})
+    monkeypatch.setattr(campaign, "jobs", lambda seed, units: iter([job]))
+    monkeypatch.setattr(campaign, "open_state", lambda config: state)
+    monkeypatch.setattr(command.evidence, "write", written.append)
+    before = dict(state.reached.points), set(state.bins), list(state.runs)
+    done = CliRunner().invoke(command.main, ["--minutes", "1"])
+    assert done.exit_code == 1 and "bench selftest failed in verilator: 1 of 2 tests" in done.output
+    assert "repeat with: " in done.output and not written
+    assert before == (dict(state.reached.points), state.bins, state.runs)

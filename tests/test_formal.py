@@ -8,7 +8,8 @@ import pytest
 from amaranth.hdl import Module
 
 from hdl.host.skid import SkidBuffer
-from verification.formal import document
+from verification.formal import __main__ as formal
+from verification.formal import document, report
 from verification.formal.harness import SIZES, Harness
 from verification.formal.mutate import Mutant, MutantError, seeded
 from verification.formal.proof import Proof
@@ -65,8 +66,9 @@ class _Wrong(Harness):
 
 
 def _proof(**changes: object) -> Proof:
-    fields = {"mode": "bmc", "depth": 2, "mutants": (Mutant("hdl.host.skid", "waiting.eq(1)", "waiting.eq(0)"),)}
-    return Proof("selftest", _Wrong, config="-", proves="nothing", assumes="", **(fields | changes))  # type: ignore
+    bug = Mutant("hdl.host.skid", "waiting.eq(1)", "waiting.eq(0)")
+    fields = {"name": "selftest", "mode": "bmc", "depth": 2, "mutants": (bug,)}
+    return Proof(factory=_Wrong, config="-", proves="nothing", assumes="", **(fields | changes))  # type: ignore
 
 
 def test_failure_is_shown() -> None:
@@ -119,3 +121,33 @@ def test_proof_is_checked() -> None:
         _proof(mode="live")
     with pytest.raises(ValueError, match="without a seeded bug"):
         _proof(mutants=())
+
+
+def test_a_run_leaves_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds, what fails and why, and which bugs were not noticed; how far the bounded ones go."""
+    proofs = [_proof(name="good"), _proof(name="bad"), _proof(name="blind", mode="prove", depth=3)]
+
+    def run_one(proof: Proof) -> float:
+        if proof.name == "bad":
+            raise ProofFailure("proof bad failed\n  violated: here")
+        return 2.0
+
+    def seek(proof: Proof, index: int) -> float:
+        if proof.name == "blind":
+            raise ProofFailure("blind")
+        return 1.0
+
+    monkeypatch.setattr(formal, "run", run_one)
+    monkeypatch.setattr(formal, "run_mutant", seek)
+    tally = report.Tally()
+    formal._try(proofs, True, tally)
+    proofs.append(_proof(name="late"))
+    record = report.record(proofs, tally, "command", ("2026-01-01", "abc"), 5)
+    assert record.figures == {
+        "proofs": 4, "hold": 2, "of these, bounded": 1, "of these, unbounded": 1,
+        "seeded bugs found": "1 of 2 tried, 4 in all", "longest": "good, 2 s",
+    }  # fmt: skip
+    assert record.open[0] == "`bad`: proof bad failed"
+    assert record.open[1:3] == ("`late` was not run.", "`blind` does not notice a bug that was put in.")
+    assert record.open[3].startswith("`good` is bounded: ") and record.open[4] == report.HOLES
+    assert report.record(proofs, report.Tally(), "", ("", ""), 0).figures["seeded bugs found"] == "not tried (4)"

@@ -219,6 +219,27 @@ def test_a_target_that_fails_by_itself_is_refused(tmp_path: Path, monkeypatch: p
         run.baseline("hdl/mem.py")
 
 
+def test_a_step_of_the_unchanged_tree_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one plan has run and seen pass, the next leaves out; its time is known all the same."""
+    run = Campaign(200, 1, store=Store(tmp_path / "results.json"))
+    asked: list[tuple[str, ...]] = []
+
+    def worker(self: Campaign, path: str, before: str, limit: float, *known: str) -> object:
+        asked.append(known)
+        steps = [" ".join(step) for step in target.plan(path).steps]
+        ran = ["elaboration", *(step for step in steps if step not in known), "end"]
+        return [{"step": step, "seconds": float(i)} for i, step in enumerate(ran, 1)], 5.0, 5.0
+
+    monkeypatch.setattr(Campaign, "_run", worker)
+    run.baseline("hdl/core.py")
+    found = run.baseline("hdl/vxm/vxm.py")
+    core = {" ".join(step) for step in target.CORE}
+    assert asked[0] == () and set(asked[1]) == core
+    assert {" ".join(step) for step in target.plan("hdl/vxm/vxm.py").steps} <= set(found["steps"])
+    run.baseline("hdl/core.py")
+    assert len(asked) == 2
+
+
 def test_list_names_the_whole_sample() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "verification.mutation", "--list", "--count", "210"],

@@ -8,6 +8,7 @@ import cocotb
 import numpy as np
 from cocotb.task import bridge
 
+from firmware.driver import Driver
 from hdl.image import Reason
 from sim.reference import Reference
 from verification.context import context
@@ -91,3 +92,26 @@ async def sampled_tokens(dut: Any) -> None:
 
     # Nothing goes on behind a full context.
     assert await session.generate(subject, [1], 1, first=context_length) == ([], Reason.CONTEXT)
+
+
+@cocotb.test()
+async def held_back_and_aborted(dut: Any) -> None:
+    """A host that has room for two records at a time gets all of them; an abort ends the run behind a token."""
+    session, subject, rng = await _session(dut, 3, ffn=8, context=24)
+    prompt = _prompt(rng, subject, 2)
+    expected = subject.generate(prompt, 9, GREEDY)
+    driver = Driver(session.device, timeout=1e6, credit=2)
+
+    def generate(abort_behind: int) -> tuple[list[int], Reason | None]:
+        run, tokens = driver.run(prompt, 9), []
+        for record in run:
+            tokens += [record.token] * record.sampled
+            if abort_behind and len(tokens) == abort_behind:
+                run.abort()
+        return tokens, run.reason
+
+    assert await bridge(generate)(0) == (expected, Reason.LIMIT)
+    tokens, reason = await bridge(generate)(2)
+    dut._log.info("aborted behind %d tokens: %s", len(tokens), tokens)
+    assert reason is Reason.ABORT and 2 <= len(tokens) < 9 and tokens == expected[: len(tokens)]
+    assert await bridge(generate)(0) == (expected, Reason.LIMIT)

@@ -177,7 +177,7 @@ class DirectedGenerator(ValueGenerator):
         rng, t = self.rng, self.t
         ops = [SfuOp(int(rng.integers(5))) for _ in range(2)]
         if SfuOp.PROB in ops and "P" not in self.defined:
-            self.operands()
+            self.operands(probabilities=True)
         probabilities = bool(self.maxima())
         if ops[0] is SfuOp.CAPTURE and ops[1] is SfuOp.PROB and not probabilities:
             return
@@ -217,28 +217,35 @@ class DirectedGenerator(ValueGenerator):
         return self.scalar_fields(op)
 
     def sxm_pair(self) -> None:
-        """Two vectors for the SXM in a row."""
+        """Two vectors for the SXM in a row, in whatever lengths and distances they may follow each other."""
         rng, t = self.rng, self.t
         modes = [SxmMode(int(rng.integers(3))) for _ in range(2)]
-        n = t.fetch_gap(self.isa.formats[Queue.SXM]) + int(rng.integers(2))
-        b = Bundle()
-        self.stream_x(b, -t.vx_pass, 2 * n, False)
-        fields: Fields = {"op": int(VxOp.PASS), "source": int(Source.X), "n1": 2 * n, "d1": 1}
-        b.add(Queue.VX, -t.vx_pass, fields)
-        self.vx_access(b, -t.vx_pass, fields)
+        for _ in range(20):
+            n = t.fetch_gap(self.isa.formats[Queue.SXM]) + int(rng.integers(2))
+            m, d = int(rng.integers(1, 9)), int(rng.choice([1, 2, 3]))
+            rows = n + (m - 1) * d + 1
+            b = Bundle()
+            self.stream_x(b, -t.vx_pass, rows, False)
+            fields: Fields = {"op": int(VxOp.PASS), "source": int(Source.X), "n1": rows, "d1": 1}
+            b.add(Queue.VX, -t.vx_pass, fields)
+            self.vx_access(b, -t.vx_pass, fields)
+            self._vector(b, 0, modes[0], n, 1)
+            self._vector(b, n, modes[1], m, d)
+            if sum(slot.queue is Queue.SXM for slot in b.slots) == 2:
+                self.place(b)
+                return
+
+    def _vector(self, b: Bundle, offset: int, mode: SxmMode, n: int, d: int) -> None:
+        """Rows on Z into the SXM; nothing where they do not fit."""
+        rng = self.rng
+        fields: Fields = {"op": int(mode), "n1": n, "d1": d, "source": int(Source.Z), "shift": int(rng.integers(26))}
         words = -(-n // self.cfg.word_rows)
-        for i, mode in enumerate(modes):
-            own: Fields = {"op": int(mode), "n1": n, "d1": 1, "source": int(Source.Z), "shift": int(rng.integers(26))}
-            if mode is SxmMode.ACT:
-                if words > self.act.size:
-                    return
-                own["sumsq"] = int(rng.integers(2))
-                own["dst_s2"] = self.any_value("dst_s2", Queue.SXM)
-                room = self.act.size - words
-                self.sxm_act(b, i * n, own, self.act.base + int(rng.integers(room + 1)), 20.0 - own["shift"])
-            else:
-                self.cache_write(b, i * n, own, mode)
-        self.place(b)
+        if mode is not SxmMode.ACT:
+            self.cache_write(b, offset, fields, mode)
+        elif words <= self.act.size:
+            fields |= {"sumsq": int(rng.integers(2)), "dst_s2": self.any_value("dst_s2", Queue.SXM)}
+            dst = self.act.base + int(rng.integers(self.act.size - words + 1))
+            self.sxm_act(b, offset, fields, dst, 20.0 - fields["shift"])
 
     def top_pair(self) -> None:
         """Two INSERTs in a row; the lists are the second one's."""
@@ -262,12 +269,15 @@ class DirectedGenerator(ValueGenerator):
 
     # Bursts --------------------------------------------------------------------------------------------
 
-    def operands(self) -> None:
-        """What the scalar unit reads: a sum of squares, or probabilities and their sum."""
+    def operands(self, probabilities: bool | None = None) -> None:
+        """What the scalar unit reads: a sum of squares, or ``probabilities`` and their sum."""
         rng, t = self.rng, self.t
+        if probabilities and not self.maxima():
+            self.softmax()
         b = Bundle()
         self.stream_x(b, 0, 2, False)
-        op = VxOp.PASS if rng.random() < 0.4 or not self.maxima() else VxOp.EXP
+        chosen = rng.random() > 0.4 if probabilities is None else probabilities
+        op = VxOp.EXP if chosen and self.maxima() else VxOp.PASS
         fields = self.vx_fields(op) | {"n1": 2, "d1": 1, "unit": 1}
         b.add(Queue.VX, 0, fields)
         self.vx_access(b, 0, fields)
@@ -285,7 +295,7 @@ class DirectedGenerator(ValueGenerator):
         rng, t = self.rng, self.t
         op = SfuOp(int(rng.choice([0, 1, 2, 3, 4, 4, 4])))
         if op not in (SfuOp.MUL, SfuOp.CAPTURE) and (rng.random() < 0.5 or self.scalar_fields(op) is None):
-            self.operands()
+            self.operands(probabilities=op is not SfuOp.RSQRT)
         loop: Fields = {"n1": int(rng.integers(10, 60)), "d1": int(rng.choice([1, 1, 2]))}
         if op is not SfuOp.CAPTURE and rng.random() < 0.3:
             loop["n1_sel"] = int(rng.integers(1, len(Count)))
@@ -305,6 +315,8 @@ class DirectedGenerator(ValueGenerator):
             b.add(Queue.SFU, 0, fields | loop)
             self.scalar_access(b, 0, fields | loop)
         self.place(b)
+        if rng.random() < 0.5:  # vectors while it lasts
+            self.sxm_pair()
 
     def vx_burst(self) -> None:
         """An operation of the vector ALU on many rows."""

@@ -70,6 +70,9 @@ class Builder:
 
     LOOP = ("n1", "n1_sel", "d1", "n2", "n2_sel", "d2")
 
+    behind = False
+    """The phase in work lies behind the layer loop."""
+
     def __init__(self, cfg: Config, rng: np.random.Generator, long: bool = False):
         self.cfg, self.rng, self.long = cfg, rng, long
         self.isa, self.t = get_isa(cfg), get_timing(cfg)
@@ -182,7 +185,7 @@ class Builder:
         wrap = 1 << what.bits
         for attempt in range(12):
             base = Base(int(rng.choice([int(b) for b in bases]))) if what.based and sel and attempt < 8 else Base.ZERO
-            low, high = self.sizes.reach(self.cfg, name, base) if what.based else (0, 0)
+            low, high = self.sizes.reach(self.cfg, name, base, last=self.behind) if what.based else (0, 0)
             out: Fields = {f"{name}_sel": int(base)} if what.based else {}
             for i, count in enumerate(counts, 1):
                 step = int(rng.choice([0, 1, 1, 1, 2, -1, int(rng.integers(-4, 5))])) if attempt < 10 else 0
@@ -484,15 +487,17 @@ class Builder:
             base = Base(int(rng.choice([int(b) for b in what.bases]))) if attempt < 8 else Base.ZERO
             # A row's register is that of the scale or of the coefficient memory, whichever is written.
             source = {Base.KEY: "s", Base.VALUE: "c"}.get(base, memory) if name == "srow" else memory
-            low, high = self.sizes.reach(self.cfg, source, base)
+            low, high = self.sizes.reach(self.cfg, source, base, last=self.behind)
             step = int(rng.choice([0, 1, 2, -1])) if attempt < 10 else 0
             if outer == 1:
                 step = int(rng.choice([0, int(rng.integers(wrap))]))
             else:
                 low, high = low + min(0, step * (outer - 1)), high + max(0, step * (outer - 1))
             if high - low + span < region.size:
-                start = region.base - low + int(rng.integers(region.size - (high - low) - span))
-                return {name: start % wrap, f"{name}_sel": int(base), f"{name}_s2": step % wrap}
+                starts = [(region.base - low + i) % wrap for i in range(region.size - (high - low) - span)]
+                end = [start for start in starts if start in (0, wrap - 1)]
+                start = int(rng.choice(end if end and rng.random() < 0.5 else starts))
+                return {name: start, f"{name}_sel": int(base), f"{name}_s2": step % wrap}
         raise AssertionError("a single vector always fits")
 
     def insert_access(self, b: Bundle, offset: int, fields: Fields) -> None:

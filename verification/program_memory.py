@@ -61,11 +61,12 @@ class Sizes:
         }  # fmt: skip
         return values | {p: stride & (1 << 24) - 1 for p, stride in self.strides.items()}
 
-    def reach(self, cfg: Config, memory: str, base: Base) -> tuple[int, int]:
-        """Least and largest value of a base register of a memory ("w", "s" or "c")."""
+    def reach(self, cfg: Config, memory: str, base: Base, *, last: bool = False) -> tuple[int, int]:
+        """Least and largest value of a base register of a memory ("w", "s" or "c"); ``last``: the layer loop is over,
+        so that the layer is the last one."""
         s = self.strides
         layer = s[{"w": Param.LAYER_W, "s": Param.LAYER_S, "c": Param.LAYER_C}[memory]]
-        ends = [0, layer * (self.layers - 1)]
+        ends = [layer * (self.layers - 1)] if last else [0, layer * (self.layers - 1)]
         more = [0]
         if base is Base.ZERO:
             ends = [0]

@@ -137,6 +137,7 @@ class Generator(Builder):
         for i in range(total):
             # Its flag makes the layer loop's first phase the one that is closed last.
             self.splits = i != before
+            self.behind = i >= before + inside
             if i == before:
                 self.begin_loop()
             if i == 0:

@@ -356,6 +356,16 @@ def noisy_rows_before_emit(c: Code) -> str:
 
 
 @rule
+def rows_behind_noisy_ones(c: Code) -> str:
+    c.y(40, 12)
+    noisy, late = 5, c.t.top_insert_noise - c.t.top_insert
+    c.at(40, Queue.TOP, op=TopOp.INSERT, n1=noisy, noise=1, limit=1)
+    first = c.at(40 + noisy - 1 + late + 1 - c.early, Queue.TOP, op=TopOp.INSERT, limit=c.cfg.vlanes)
+    c.at(first + 9, Queue.TOP, op=TopOp.EMIT, n1=2, d1=c.t.top_step, expert=1)
+    return "meets rows with noise"
+
+
+@rule
 def emit_steps(c: Code) -> str:
     last = c.lists(40, 8)
     c.at(last + 9, Queue.TOP, op=TopOp.EMIT, n1=2, d1=c.t.top_step - c.early)

@@ -125,7 +125,7 @@ class TopK(wiring.Component):
     with ``token`` ``timing.top_sample`` after the last step. All of them come from registers.
 
     Rows with noise = 1 reach the lists two cycles later than others, whatever the mode: an INSERT with noise = 0
-    comes at least that long behind one with noise = 1.
+    comes at least three cycles behind the last row of one with noise = 1.
     """
 
     def __init__(self, cfg: Config):

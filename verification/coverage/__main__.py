@@ -40,8 +40,9 @@ def main(minutes: float, seed: int, config: str, units: bool) -> None:
     ROOT.mkdir(parents=True, exist_ok=True)
     (ROOT / "report.html").write_text(report.html(result), encoding="utf-8")
     (ROOT / "report.txt").write_text(report.text(result), encoding="utf-8")
-    command = f"python -m verification.coverage --minutes {minutes:g} --seed {seed} --config {config}"
-    path = evidence.write(report.record(result, command, begun, round(time.monotonic() - start)))
+    # Several calls go on where the one before ended: the record is of all of them.
+    command = f"python -m verification.coverage --minutes {-(-state.seconds // 60)} --seed {seed} --config {config}"
+    path = evidence.write(report.record(result, command, begun, state.seconds))
     click.echo(report.table(result))
     click.echo(f"{ROOT / 'report.html'}, {path}")
 

@@ -20,8 +20,10 @@ from .state import Points, State
 TARGET = "block"
 """The bench whose design is the one under test: the whole core, host link included, with the probes of the lockstep."""
 UNITS = ("host", "icu", "mem_exported", "mxm", "sxm", "vxm_dequant", "vxm_alu", "vxm_scalar", "vxm_topk", "vxm_chain",
-         "core", "board")  # fmt: skip
+         "core", "ecc")  # fmt: skip
 """Benches that run once for a seed, after the lockstep ones."""
+ON_TARGET = ("core", "ecc")
+"""Of these, those of the core: they run on the target, which has the same ports and more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +54,11 @@ def jobs(seed: int, units: bool) -> Iterator[Job]:
         yield Job("corners", "icarus", seed, {"count": 3})
     while True:
         seed += 1
-        # Of many programs only those run that the machine finds another bin in.
-        for more in (0, 500):
-            yield Job("corners", "verilator", seed + more, {"count": 60, "known": True})
         if seed % 4 == 2:
             yield Job("corners", "verilator", 1000 + seed, {"count": 1, "long": True})
+        # Of many programs only those run that the machine finds another bin in.
+        for more in (0, 500):
+            yield Job("corners", "verilator", seed + more, {"count": 100, "known": True})
         broken = {"count": 4, "corrupted": 6, "thorough": "all", "rules": False}
         yield Job("programs", "verilator", seed, broken)
         if seed % 2 == 0:
@@ -95,7 +97,7 @@ def execute(state: State, job: Job) -> tuple[int, int]:
     bench = next(b for b in BENCHES if b.name == job.bench)
     bins = state.folder / f"{job}.json"
     bins.unlink(missing_ok=True)
-    if bench.name == "core":  # the same ports and more: no other build
+    if bench.name in ON_TARGET:
         bench = dataclasses.replace(bench, factory=ProbedCore, build=TARGET)
     params = {**bench.params, **job.params, "bins": str(bins)}
     if "known" in params:
@@ -103,11 +105,12 @@ def execute(state: State, job: Job) -> tuple[int, int]:
     timeout = max(bench.timeout_s, 3600)
     bench = dataclasses.replace(bench, params=params, timeout_s=timeout)
     counted = job.sim == "verilator"
+    begun = time.monotonic()
     runner.run(bench, sim=job.sim, config=state.config, seed=job.seed, coverage=counted)
     found = functional.load(bins)
     bins.unlink(missing_ok=True)
     points = _points(state, bench.name, bench.build or bench.name) if counted else {}
-    return state.merge(str(job), points, found)
+    return state.merge(str(job), points, found, time.monotonic() - begun)
 
 
 def _points(state: State, bench: str, top: str) -> Points:

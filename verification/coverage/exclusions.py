@@ -29,7 +29,6 @@ class Exclusion:
 
 
 _T = "the router's row T has fewer chosen logits than lanes; only EXP leaves out the others, so no other op may read it"
-_ROPE_MAX = "two products of 18 x 16 bits, shifted by 14, are below 2^20: 32 bits cannot overflow"
 
 EXCLUSIONS: tuple[Exclusion, ...] = (
     # Functional.
@@ -38,12 +37,10 @@ EXCLUSIONS: tuple[Exclusion, ...] = (
     Exclusion("bin", r"SFU\.PROB\.b=max", "P has one value a lane, and fewer lanes than the field can name"),
     Exclusion("bin", r"EXP\.out\.sat[+-]", "a probability of 1 times a 16-bit coefficient is at most 2^31 in size, and "
               "-2^31 is a word: no result is beyond 32 bits"),
-    Exclusion("bin", r"SXM\.(ACT\.dst|VALUE\.srow)=max",
-              "beyond the memory (activations, coefficients) when the base register is 0, as it is at position 0"),
     # Lines.
     Exclusion("line", r".*: if \(\\\$auto\$verilog_backend\S*dump_module\$\d+ ?\) begin end",
               "a line of Yosys' Verilog that wakes simulators at time 0; its condition is the constant 0"),
-    Exclusion("line", r"lpu_bank\S*: if \((\$value\$plusargs\(.*|file != 0\) begin)",
+    Exclusion("line", r"lpu_(dual_)?bank\S*: if \((\$value\$plusargs\(.*|file != 0\) begin)",
               "loads a bank from a file, for the simulations of `make sim`; no part of the hardware"),
     Exclusion("line", r"icu\.queue_(sfu|top|vx|xr|xw): (end else )?if \(outer\) begin",
               "these formats have no outer loop: its count is the constant 1, so it never takes a step"),

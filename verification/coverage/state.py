@@ -34,6 +34,8 @@ class State:
         self.points: Points = {}
         self.runs: list[str] = _json(self.folder / "runs.json", [])
         """Bench, simulator and seed of the runs merged so far."""
+        self.seconds: int = _json(self.folder / "seconds.json", 0)
+        """That those took."""
         self.constants: dict[str, list[int]] = _json(self.folder / "constants.json", {})
         if not self.constants:
             self.constants = constant_bits(verilog, design.top)
@@ -49,14 +51,15 @@ class State:
         own = {key: (name, _listed(found)) for key, (name, found) in points.items()}
         _write(self.folder / "points.json", own)
 
-    def merge(self, run: str, points: Points, bins: Iterable[str] = ()) -> tuple[int, int]:
-        """Merges a run and saves; returns how many points and bins are new."""
+    def merge(self, run: str, points: Points, bins: Iterable[str] = (), seconds: float = 0) -> tuple[int, int]:
+        """Merges a run, which took so long, and saves; returns how many points and bins are new."""
         own = {key: value for key, value in points.items() if key in self.points}
         new = self.reached.add(own)
         added = set(bins) - self.bins
         self.bins |= added
         if run not in self.runs:
             self.runs.append(run)
+        self.seconds += round(seconds)
         self.save()
         return new, len(added)
 
@@ -64,6 +67,7 @@ class State:
         """Writes everything down."""
         functional.save(self.folder / functional.FILE, self.bins)
         _write(self.folder / "runs.json", self.runs)
+        _write(self.folder / "seconds.json", self.seconds)
         _write(self.folder / "reached.json", {key: _listed(own) for key, own in self.reached.points.items()})
 
 

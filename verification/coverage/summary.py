@@ -10,7 +10,7 @@ from hdl.config import Config
 
 from . import exclusions, functional
 from .constants import constant_signals
-from .explained import why
+from .explained import why, why_line
 from .points import KINDS, Point
 from .state import State
 
@@ -50,6 +50,8 @@ class Summary:
     excluded: dict[tuple[str, str], int]
     explained: dict[str, int]
     """Why toggles are missing, and how many."""
+    holes: dict[tuple[str, str], int]
+    """By module and reason, how many lines are missing."""
     runs: list[str]
 
 
@@ -58,6 +60,7 @@ def summary(state: State, cfg: Config) -> Summary:
     used: set[exclusions.Exclusion] = set()
     excluded: Counter[tuple[str, str]] = Counter()
     explained: Counter[str] = Counter()
+    holes: Counter[tuple[str, str]] = Counter()
     missing: dict[tuple[str, str], list[str]] = defaultdict(list)
     families: dict[str, Figure] = defaultdict(Figure)
     for name in sorted(functional.wanted(cfg)):
@@ -90,10 +93,13 @@ def summary(state: State, cfg: Config) -> Summary:
                 excluded[point.kind, DECIDED] += 1
             else:
                 figures[point.kind] += Figure(1, int(point not in left))
-                if point in left:
+                if point in left and point.kind == "toggle":
                     missing[point.kind, short].append(shown)
-                    if point.kind == "toggle":
-                        explained[why(point.what)] += 1
+                    explained[why(point.what)] += 1
+                elif point in left:
+                    reason = why_line(f"{short}: {text}")
+                    missing[point.kind, short].append(f"{shown} ({reason})")
+                    holes[short, reason] += 1
     exclusions.check_used(used)
     totals = {kind: Figure() for kind in ("functional", *KINDS)}
     for figure in families.values():
@@ -101,7 +107,7 @@ def summary(state: State, cfg: Config) -> Summary:
     for figures in modules.values():
         for kind in KINDS:
             totals[kind] += figures[kind]
-    counts = dict(excluded), dict(explained)
+    counts = dict(excluded), dict(explained), dict(holes)
     return Summary(state.config, totals, modules, dict(families), dict(missing), *counts, state.runs)
 
 

@@ -139,19 +139,25 @@ class Campaign:
         tree.refresh()
 
     def baseline(self, path: str) -> dict[str, Any]:
-        """Fingerprint and seconds of each step of the unchanged tree; run once. Raises BrokenTarget."""
+        """Fingerprint and seconds of each step of the unchanged tree; each is run once, whichever plans have it. Raises
+        BrokenTarget."""
         plan = target.plan(path)
         key = f"baseline:{plan.pattern}@{self.target}"
         if key in self.store.data:
             return dict(self.store.data[key])
-        lines, seconds, _ = self._run(path, "-", 10 * self.limit)
+        names = [" ".join(step) for step in plan.steps]
+        steps = {n: self.store.data[f"step:{n}@{self.target}"] for n in names
+                 if f"step:{n}@{self.target}" in self.store.data}  # fmt: skip
+        lines, seconds, _ = self._run(path, "-", 10 * self.limit, *steps)
         bad = [line for line in lines if "failed" in line]
         if bad or not lines or lines[-1]["step"] != "end":
             raise BrokenTarget(f"{plan.pattern}: the unchanged tree fails: {bad or 'out of time'}")
-        steps, at = {}, 0.0
+        at = 0.0
         for line in lines:
             steps[line["step"]] = line["seconds"] - at
             at = line["seconds"]
+            if line["step"] in names:
+                self.store.put(f"step:{line['step']}@{self.target}", steps[line["step"]])
         found = {"fingerprint": lines[0].get("fingerprint", ""), "steps": steps, "seconds": seconds}
         self.store.put(key, found)
         return found
@@ -199,15 +205,16 @@ class Campaign:
             self.store.put(key, lines[0]["fingerprint"])
         return str(self.store.data.get(key, "numerics"))
 
-    def _run(self, path: str, before: str, limit: float) -> tuple[list[dict[str, Any]], float, float]:
-        """Lines of the worker, seconds, seconds of the processor. Ends all it started when it takes too long."""
+    def _run(self, path: str, before: str, limit: float, *known: str) -> tuple[list[dict[str, Any]], float, float]:
+        """Lines of the worker, which leaves out ``known`` steps; seconds, seconds of the processor. Ends all it started
+        when it takes too long."""
         out = tree.TREE.parent / "result.jsonl"
         out.unlink(missing_ok=True)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         began = time.monotonic()
         with open(tree.TREE.parent / "worker.log", "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "verification.mutation.worker", path, str(out), before],
+                [sys.executable, "-m", "verification.mutation.worker", path, str(out), before, *known],
                 cwd=tree.TREE, env=tree.environment(), stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
             try:

@@ -1,7 +1,8 @@
-"""Judges the tree it runs in: ``python -m verification.mutation.worker PATH RESULT [FINGERPRINT]``.
+"""Judges the tree it runs in: ``python -m verification.mutation.worker PATH RESULT [FINGERPRINT [STEP ...]]``.
 
 The tree is a scratch copy with one mutant of the file PATH in it. Each line of the file RESULT is a step that has
-ended, as JSON. With the FINGERPRINT of the unchanged tree it ends early where nothing has changed.
+ended, as JSON. With the FINGERPRINT of the unchanged tree it ends early where nothing has changed. Each STEP is left
+out.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class _First:
             self.failed = f"{report.nodeid} (not imported)"
 
 
-def main(path: str, result: str, before: str = "") -> None:
-    """``before``: fingerprint of the unchanged tree; ``-``: the tree is the unchanged one; ``?``: wanted alone."""
+def main(path: str, result: str, before: str = "", *known: str) -> None:
+    """``before``: fingerprint of the unchanged tree; ``-``: the tree is the unchanged one; ``?``: wanted alone;
+    ``known``: steps to leave out."""
     began = time.monotonic()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -63,6 +65,8 @@ def main(path: str, result: str, before: str = "") -> None:
     if before == "?":
         return
     for step in plan.steps:
+        if " ".join(step) in known:
+            continue
         first = _First()
         arguments = [a for a in step if not a.startswith("cocotb:")]
         os.environ.pop("COCOTB_TEST_FILTER", None)
