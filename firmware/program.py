@@ -302,7 +302,7 @@ class TokenProgram:
         self._value_acc = 0
         for i in range(heads + lag + 1):
             h = i - lag - 1
-            if h >= wait == 1:
+            if wait == 1 and h > 0:
                 self._attn_out(h - 1, parts[-1])
             if i < heads:
                 self._scores(i, q_ready[i], k_ready)
@@ -315,7 +315,7 @@ class TokenProgram:
                 sched.close(f"scores {i}", slope=slope, count=Count.SETS)
             if h < 0:
                 continue
-            if h >= wait == 2:
+            if wait == 2 and h > 1:
                 self._attn_out(h - 2, parts[-1])
             for part, before in zip(parts, (None, *parts), strict=False):
                 if before is None:
@@ -605,7 +605,7 @@ def build_program(layout: Layout) -> tuple[Program, int]:
         least = min(cycles for _, _, cycles in tried)
         return next((floor, program) for floor, program, cycles in tried if cycles <= 1.005 * least)
 
-    first, *others = _orders(layout)
+    first, *others = head_orders(layout)
     floor, program = best_floor(first)
     cycles = {order: _cost(layout, floor, order)[1] for order in (first, *others)}
     best = min(cycles, key=cycles.__getitem__)
@@ -614,7 +614,7 @@ def build_program(layout: Layout) -> tuple[Program, int]:
     return program, floor
 
 
-def _orders(layout: Layout) -> list[tuple[int, int]]:
+def head_orders(layout: Layout) -> list[tuple[int, int]]:
     """(lag, wait) that a program may have (:class:`TokenProgram`): as many heads as there are, and buffers for them."""
     heads, slots = layout.model.shape.heads, layout.cfg.slots(8)
     sets = ceil_div(layout.head_rows, slots)

@@ -13,7 +13,7 @@ from firmware.errors import LpuError
 from firmware.layout import Layout
 from firmware.limits import experts_per_token, head_dim
 from firmware.lower import Compiled, lower
-from firmware.program import TokenProgram, build_program
+from firmware.program import TokenProgram, build_program, head_orders
 from firmware.schedule import Scheduler, Slot, token_cycles
 from hdl.config import CONFIGS, LARGE, TINY, ULX3S_25F, ULX3S_85F, Config
 from hdl.image import Space
@@ -60,6 +60,38 @@ def test_the_floor_is_the_best_of_those_tried() -> None:
         return sum(token_cycles(layout.cfg, phases, s.layers, s.window, floor, p, True) for p in range(s.window))
 
     assert total(program.phases, floor) <= total(plain.phases, 1)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3, 5])
+def test_the_order_of_the_heads_is_the_best_of_those_tried(heads: int) -> None:
+    """At the floor that was chosen no other lag and wait takes fewer cycles; and there are as many as buffers."""
+    layout = compiled(ULX3S_85F, context=48, heads=heads, kv_heads=1, head_dim=16).layout
+    program, floor = build_program(layout)
+    s = layout.model.shape
+
+    def total(phases: tuple) -> int:
+        return sum(token_cycles(layout.cfg, phases, s.layers, s.window, floor, p, True) for p in range(s.window))
+
+    orders = head_orders(layout)
+    assert len(orders) == {1: 1, 2: 2}.get(heads, 4)
+    tried = [total(TokenProgram(layout, floor, *order).build().phases) for order in orders]
+    assert total(program.phases) == min(tried)
+
+
+def test_a_phase_can_leave_instructions_to_the_next() -> None:
+    """With ``last`` a phase ends behind that queue's issue; what is later keeps its cycle of the token."""
+    sched = Scheduler(TINY, np.arange(1, 9))
+    sched.place([Slot(Queue.XR, 0, {"n1": 3}), Slot(Queue.XW, 30, {"source": 0, "n1": 3})])
+    sched.close("first", last=Queue.XR)
+    second = sched.place([Slot(Queue.XR, 0, {"n1": 1}), Slot(Queue.XW, 40, {"source": 0, "n1": 1})])
+    sched.close("second", final=1)
+    program = sched.program()
+    first = program.phases[0]
+    assert [bool(p.queues >> Queue.XW & 1) for p in program.phases] == [False, True]
+    read, write = program.code[Queue.XR], program.code[Queue.XW]
+    assert read[0].time < first.dur < read[0].time + 30
+    assert [first.dur + w.time for w in write] == [read[0].time + 30, int(second[0]) + 40]
+    assert [w.get("end") for w in write] == [0, 1]
 
 
 def test_the_same_model_makes_the_same_sections() -> None:
