@@ -61,13 +61,6 @@ Matrix read_matrix(FILE* file) {
   return m;
 }
 
-int32_t sum(__m256i v) {
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-  return _mm_cvtsi128_si32(s);
-}
-
 // A vector in int8: its padding is zero.
 struct Quantised {
   std::vector<int8_t> q;
@@ -83,24 +76,34 @@ struct Quantised {
   }
 };
 
-// y = M x. |x| is unsigned and w gets the sign of x, as maddubs wants it; four rows share the loads of x.
-void multiply(float* y, const Matrix& m, const Quantised& x) {
+// Four rows of M x. |x| is unsigned and w gets the sign of x, as maddubs wants it; the rows share the loads of x.
+inline void multiply_rows(float* y, const Matrix& m, const Quantised& x, int row) {
   const __m256i ones = _mm256_set1_epi16(1);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (int r = 0; r < m.rows / 4; r++) {
-    const int8_t* w = m.w.data() + size_t(r) * 4 * m.stride;
-    __m256i acc[4] = {};
-    for (int i = 0; i < m.stride; i += kBlock) {
-      const __m256i a = _mm256_loadu_si256((const __m256i*)(x.q.data() + i));
-      const __m256i size = _mm256_abs_epi8(a);
-      for (int k = 0; k < 4; k++) {
-        const __m256i b = _mm256_loadu_si256((const __m256i*)(w + size_t(k) * m.stride + i));
-        const __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(b, a));
-        acc[k] = _mm256_add_epi32(acc[k], _mm256_madd_epi16(pairs, ones));
-      }
+  const int8_t* w = m.w.data() + size_t(row) * m.stride;
+  const int8_t* q = x.q.data();
+  __m256i acc[4] = {};
+  for (int i = 0; i < m.stride; i += kBlock) {
+    const __m256i a = _mm256_loadu_si256((const __m256i*)(q + i));
+    const __m256i size = _mm256_abs_epi8(a);
+    for (int k = 0; k < 4; k++) {
+      const __m256i b = _mm256_loadu_si256((const __m256i*)(w + size_t(k) * m.stride + i));
+      const __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(b, a));
+      acc[k] = _mm256_add_epi32(acc[k], _mm256_madd_epi16(pairs, ones));
     }
-    for (int k = 0; k < 4; k++) y[4 * r + k] = sum(acc[k]) * m.scale[4 * r + k] * x.scale;
   }
+  const __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(acc[0], acc[1]), _mm256_hadd_epi32(acc[2], acc[3]));
+  const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  const __m128 scale = _mm_mul_ps(_mm_loadu_ps(&m.scale[row]), _mm_set1_ps(x.scale));
+  _mm_storeu_ps(y + row, _mm_mul_ps(_mm_cvtepi32_ps(four), scale));
+}
+
+void multiply(float* y, const Matrix& m, const Quantised& x) {
+  if (threads == 1) {
+    for (int row = 0; row < m.rows; row += 4) multiply_rows(y, m, x, row);
+    return;
+  }
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int row = 0; row < m.rows; row += 4) multiply_rows(y, m, x, row);
 }
 
 class Decoder {

@@ -42,9 +42,8 @@ def gantt(token: Timeline, title: str, path: Path) -> None:
             [(first, last - first + 1)], (queues.index(work.queue) - 0.4, 0.8), facecolor=_COLOURS[work.queue],
             alpha=0.35 + 0.65 * dense, edgecolor="white", linewidth=0.3,
         )  # fmt: skip
-        if work.queue is Queue.ABC and last - first > 25:
-            middle = (first + last) / 2
-            axes.text(middle, 0, work.note, rotation=90, ha="center", va="center", fontsize=6, color="white")
+        if work.queue is Queue.ABC and last - first > 6 * len(work.note):
+            axes.text((first + last) / 2, 0, work.note, ha="center", va="center", fontsize=6, color="white")
     axes.set_yticks(range(len(queues)), [f"{SLICES[q]}  {token.busy(q) / token.cycles:.0%}" for q in queues])
     axes.invert_yaxis()
     axes.set_xlim(0, token.cycles)
