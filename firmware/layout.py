@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from hdl.config import Config
+from hdl.config import SOFTMAX_BANKS, Config
 from hdl.isa import Width
 from hdl.timing import get_timing
 from sim.qmodel import QModel
@@ -19,6 +19,7 @@ from .limits import check_shape
 
 HEADS_IN_WORK = 3
 """Heads whose scores or probabilities are kept at once: buffers for them, banks of MAX and SUM."""
+assert HEADS_IN_WORK <= SOFTMAX_BANKS
 
 
 def ceil_div(a: int, b: int) -> int:

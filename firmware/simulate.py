@@ -20,6 +20,7 @@ from .image_file import Image
 from .scalar import scalar
 from .sim_transport import SimTransport
 
+SHIPPED = Path(__file__).parent / "models"
 REPORT_POSITION = 64
 """Position at which utilisation is stated."""
 
@@ -145,9 +146,13 @@ def utilisation(shape: ModelShape, cfg: Config, weights: int, position: int, cyc
 
 def resolve_model(name: str) -> Path:
     """A model folder by path, or by the name of a shipped one. Raises :class:`LpuError` listing the shipped ones."""
-    shipped = Path(__file__).parent / "models"
-    for path in (Path(name), shipped / name):
+    for path in (Path(name), SHIPPED / name):
         if (path / "config.json").is_file():
             return path
-    names = sorted(p.parent.name for p in shipped.glob("*/config.json"))
-    raise LpuError(f"{name}: no folder with a config.json, and no shipped model of that name ({', '.join(names)})")
+    names = ", ".join(shipped_models())
+    raise LpuError(f"{name}: no folder with a config.json, and no shipped model of that name ({names})")
+
+
+def shipped_models() -> list[str]:
+    """Names of the checkpoints that come with the project."""
+    return sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))

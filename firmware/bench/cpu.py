@@ -13,12 +13,13 @@ from sim import tools
 
 from ..checkpoint import Checkpoint
 from ..errors import LpuError
+from ..layout import ceil_div
 from .baseline import Baseline
 
 SOURCE = Path(__file__).with_name("cloop.cc")
 FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-std=c++17")
-_BLOCK = 32
-_ROWS = 4
+_BLOCK, _ROWS = 32, 4
+"""Columns and rows come in multiples of these, as ``cloop.cc`` reads them."""
 
 
 def build(folder: Path) -> Path:
@@ -56,7 +57,7 @@ def write_model(ckpt: Checkpoint, path: Path) -> None:
 
 def _matrix(file: BinaryIO, weight: np.ndarray) -> None:
     rows, columns = weight.shape
-    padded = np.zeros((-(-rows // _ROWS) * _ROWS, -(-columns // _BLOCK) * _BLOCK))
+    padded = np.zeros((ceil_div(rows, _ROWS) * _ROWS, ceil_div(columns, _BLOCK) * _BLOCK))
     padded[:rows, :columns] = weight
     scale = np.maximum(np.abs(padded).max(axis=1), 1e-30) / 127
     file.write(np.array(padded.shape, "<i4").tobytes())

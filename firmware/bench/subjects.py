@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from hdl.config import CONFIGS, Config
 from hdl.isa import Program
@@ -22,13 +21,11 @@ WIDE = ModelShape(
     window=None, rope_theta=1e6, eps=1e-5, tied=False, bos=None, eos=(),
 )  # fmt: skip
 """A quarter of Mixtral-8x7B's width, with its proportions."""
-TOY = "tiny"
-"""The configuration of the benches: no model is served on it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A program for a model of ``shape`` on ``cfg``; ``folder`` is None where only the shape exists."""
+    """A program for a model of ``shape`` on ``cfg``."""
 
     cfg: Config
     name: str
@@ -37,7 +34,6 @@ class Subject:
     weights: int
     program: Program
     floor: int
-    folder: Path | None
 
     @property
     def positions(self) -> list[int]:
@@ -48,22 +44,18 @@ class Subject:
 def subjects(models: list[str], progress: Callable[[str], None]) -> Iterator[Subject]:
     """Every model on every configuration that holds it. Schedules only: no weights are read."""
     for cfg in CONFIGS.values():
-        if cfg.name == TOY:
-            continue
         for model in models:
             folder = resolve_model(model)
-            yield from _subject(cfg, folder.name, Checkpoint(folder, cfg.context_max).shape, folder, progress)
+            yield from _subject(cfg, folder.name, Checkpoint(folder, cfg.context_max).shape, progress)
         if cfg.context_max >= WIDE.context:
-            yield from _subject(cfg, "wide layers", WIDE, None, progress)
+            yield from _subject(cfg, "wide layers", WIDE, progress)
 
 
-def _subject(
-    cfg: Config, name: str, shape: ModelShape, folder: Path | None, progress: Callable[[str], None]
-) -> Iterator[Subject]:
+def _subject(cfg: Config, name: str, shape: ModelShape, progress: Callable[[str], None]) -> Iterator[Subject]:
     progress(f"schedule {name} on {cfg.name}")
     model = outline(shape, cfg.weight_bits)
     try:
         program, floor = build_program(Layout(model, cfg))
     except LpuError:
         return  # too large for it
-    yield Subject(cfg, name, shape, model.shape, cfg.weight_bits, program, floor, folder)
+    yield Subject(cfg, name, shape, model.shape, cfg.weight_bits, program, floor)

@@ -25,7 +25,7 @@ from ..checkpoint import Checkpoint
 from ..compiler import compile_model
 from ..errors import LpuError
 from ..rtl import build_core
-from ..simulate import REPORT_POSITION, resolve_model
+from ..simulate import REPORT_POSITION, resolve_model, shipped_models
 from ..tokenizer import Tokenizer
 from .bars import Bars
 from .port import SHIPPED_MODEL
@@ -60,12 +60,11 @@ def command(rtl: bool, baselines: bool, folder: Path) -> None:
     operand width.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = sorted(p.parent.name for p in (Path(__file__).parents[1] / "models").glob("*/config.json"))
     bars = Bars(Console(stderr=True))
     out = Console()
     out = out if out.width >= WIDTH else Console(width=WIDTH)
     with bars:
-        found = list(subjects(names, bars.stage))
+        found = list(subjects(shipped_models(), bars.stage))
         run = _rtl(bars) if rtl else None
         rows = [_row(s, p, run) for s in found for p in s.positions]
         others = _baselines(folder, bars) if baselines else []
