@@ -221,7 +221,7 @@ def _make_image(
     shape = ckpt.shape
     needs = [*compiled.layout.needs, *_program_needs(compiled)]
     text = ckpt.path / "tokenizer.json"
-    sections = tuple(section(s.space, s.sub, s.address, s.data) for s in compiled.sections)
+    sections = tuple(section(s.space, s.sub, s.address, s.rows) for s in compiled.sections)
     meta: dict[str, Any] = {
         "model": ckpt.path.resolve().name,
         "architecture": ckpt.architecture,

@@ -39,7 +39,7 @@ from hdl.image import Param, Reason, Space, row_bytes
 from hdl.link import Fault, Reply, Request
 
 if TYPE_CHECKING:
-    from firmware.image_file import Image
+    from firmware.image_file import Image, ImageSection
 
 TEMPERATURE_MIN, TEMPERATURE_MAX = 0.01, 100.0
 """Beyond these, logits divided by T would leave their 32 bits, or all be alike."""
@@ -212,13 +212,19 @@ class Driver:
             if space == Space.PARAM:
                 self._learn(addr, rows)
 
-    def load_image(self, image: Image, progress: Callable[[int, int], None] | None = None) -> None:
+    def load_image(
+        self,
+        image: Image,
+        progress: Callable[[int, int], None] | None = None,
+        placed: Callable[[ImageSection], bool] = lambda section: False,
+    ) -> None:
         """Loads an image. While it is loaded the LPU says that it holds none: half of one is never taken for it.
 
         An LPU that has met an uncorrectable word gets zeros into the rest of its weight memory too, the caches of keys
         and values among it: nothing else would mend a word there.
 
-        ``progress`` is called with (bytes of rows carried out, of so many). Raises LinkError for an image made
+        ``progress`` is called with (bytes of rows carried out, of so many). ``placed`` may put a section into its
+        memory by a way of its own, and then says so: a simulator's large memories. Raises LinkError for an image made
         for other hardware, LpuError for a program that no run could keep, and what :meth:`load` raises.
         """
         info = self._info or self.info()
@@ -236,7 +242,7 @@ class Driver:
             banks, depth = link.space_shape(image.cfg, Space.WEIGHT)
             blank = bytes(depth * row_bytes(image.cfg, Space.WEIGHT))
             parts += [(Space.WEIGHT, bank, 0, blank) for bank in range(banks)]
-        parts += image.parts()
+        parts += image.parts(placed)
         total = sum(len(rows) for *_, rows in parts)
         self.load(parts, (lambda done: progress(done, total)) if progress else None)
 

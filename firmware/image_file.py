@@ -26,7 +26,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -116,13 +116,15 @@ class Image:
     path: Path | None = None
     """Where it was read from."""
 
-    def parts(self) -> Iterator[Part]:
-        """All that is loaded, in the form that ``Driver.load`` takes, one section at a time in memory.
+    def parts(self, placed: Callable[[ImageSection], bool] = lambda section: False) -> Iterator[Part]:
+        """All that is loaded, in the form that ``Driver.load`` takes, one section at a time in memory; without the
+        sections that ``placed`` says it has put where they belong.
 
         The last row is the image's identity, so that half of an image is never taken for the whole.
         """
         for section in self.sections:
-            yield section.part
+            if not placed(section):
+                yield section.part
         size = row_bytes(self.cfg, Space.PARAM)
         yield Part(Space.PARAM, 0, Param.IMAGE, self.identity.to_bytes(size, "little"))
 
@@ -253,8 +255,8 @@ class Image:
         return tuple(self.meta.get("stop_ids", ()))
 
 
-def section(space: Space, sub: int, address: int, data: bytes) -> ImageSection:
-    """A section of an image in memory."""
+def section(space: Space, sub: int, address: int, data: bytes | Rows) -> ImageSection:
+    """A section of an image in memory; its bytes are not copied."""
     return ImageSection(space, sub, address, np.frombuffer(data, np.uint8))
 
 
@@ -263,7 +265,7 @@ def program_sections(cfg: Config, program: Program) -> list[ImageSection]:
 
     Raises :class:`hdl.isa.IsaError` for a field out of range.
     """
-    return [section(s.space, s.sub, s.address, s.data) for s in pack_program(cfg, program)]
+    return [section(s.space, s.sub, s.address, s.rows) for s in pack_program(cfg, program)]
 
 
 def program_notes(program: Program) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hdl.config import Config
 from hdl.image import Param, Space, row_bytes
@@ -23,7 +24,13 @@ class Section:
     space: Space
     sub: int
     address: int
-    data: bytes
+    rows: NDArray[np.uint8]
+    """uint8 [bytes]."""
+
+    @property
+    def data(self) -> bytes:
+        """A copy of the rows."""
+        return self.rows.tobytes()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +102,7 @@ class _Memory:
         cfg = self.cfg
         weights, scl = rows
         v, lanes = cfg.vlanes, cfg.lanes
-        padded = np.zeros((m.sets * m.slots * v, m.words * lanes), np.int64)
+        padded = np.zeros((m.sets * m.slots * v, m.words * lanes), np.int8)
         at = read = 0
         for size in parts:
             padded[: len(weights), at : at + size] = weights[:, read : read + size]
@@ -105,11 +112,11 @@ class _Memory:
         grid = padded.reshape(m.sets, m.slots, v, m.words, lanes)
         if m.width == 4:
             grid = grid.reshape(m.sets, m.slots // 2, 2, v, m.words, lanes)
-            packed = (grid[:, :, 0] & 15) | (grid[:, :, 1] & 15) << 4
-        else:
-            packed = grid & 255
-        columns = packed.transpose(2, 1, 0, 3, 4).reshape(cfg.columns, m.weight_words, lanes)
-        self.weight[:, w + m.w : w + m.w + m.weight_words] = columns
+            grid = (grid[:, :, 0] & 15) | (grid[:, :, 1] & 15) << 4
+        # A view of the columns' words, so that the bytes move once.
+        place = self.weight[:, w + m.w : w + m.w + m.weight_words]
+        shape = (v, cfg.superlane_columns, m.sets, m.words, lanes)
+        place.reshape(shape)[...] = grid.transpose(2, 1, 0, 3, 4).view(np.uint8)
         padded_scl = np.zeros(m.rows * v, np.int64)
         padded_scl[: len(scl)] = scl
         self.scale[s + m.s : s + m.s + m.rows] = padded_scl.reshape(m.rows, v)
@@ -126,11 +133,11 @@ class _Memory:
             self.coef[lay.gain_c : lay.gain_c + lay.d_rows] = gain.reshape(-1, v)
 
     def weight_sections(self) -> list[Section]:
-        return [Section(Space.WEIGHT, c, 0, self.weight[c].tobytes()) for c in range(self.cfg.columns)]
+        return [Section(Space.WEIGHT, c, 0, self.weight[c].reshape(-1)) for c in range(self.cfg.columns)]
 
 
 def _rows(linear: QLinear) -> tuple[np.ndarray, np.ndarray]:
-    return linear.weight.astype(np.int64), linear.scl
+    return linear.weight, linear.scl
 
 
 def _pair_order(head_dim: int) -> np.ndarray:
@@ -143,7 +150,7 @@ def _heads(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of a projection head by head, each head padded to whole VXM rows."""
     order = np.arange(head_dim) if order is None else order
-    weights = np.zeros((heads, padded, linear.weight.shape[1]), np.int64)
+    weights = np.zeros((heads, padded, linear.weight.shape[1]), np.int8)
     scl = np.zeros((heads, padded), np.int64)
     weights[:, :head_dim] = linear.weight.reshape(heads, head_dim, -1)[:, order]
     scl[:, :head_dim] = linear.scl.reshape(heads, head_dim)[:, order]
@@ -154,9 +161,9 @@ def _gate_up(gate: QLinear, up: QLinear, v: int) -> tuple[np.ndarray, np.ndarray
     """Rows of gate and up in turn, a VXM row of each: what SILU takes as a pair."""
     f, d = gate.weight.shape
     rows = -(-f // v)
-    weights, scl = np.zeros((rows, 2, v, d), np.int64), np.zeros((rows, 2, v), np.int64)
+    weights, scl = np.zeros((rows, 2, v, d), np.int8), np.zeros((rows, 2, v), np.int64)
     for j, linear in enumerate((gate, up)):
-        padded = np.zeros((rows * v, d), np.int64)
+        padded = np.zeros((rows * v, d), np.int8)
         padded[:f] = linear.weight
         weights[:, j] = padded.reshape(rows, v, d)
         flat = np.zeros(rows * v, np.int64)
@@ -165,8 +172,12 @@ def _gate_up(gate: QLinear, up: QLinear, v: int) -> tuple[np.ndarray, np.ndarray
     return weights.reshape(-1, d), scl.reshape(-1)
 
 
+def _section(space: Space, sub: int, address: int, data: bytes) -> Section:
+    return Section(space, sub, address, np.frombuffer(data, np.uint8))
+
+
 def _table(cfg: Config, space: Space, rows: np.ndarray) -> list[Section]:
-    return [Section(space, 0, 0, rows.tobytes())]
+    return [_section(space, 0, 0, rows.tobytes())]
 
 
 def pack_program(cfg: Config, program: Program) -> list[Section]:
@@ -177,10 +188,10 @@ def pack_program(cfg: Config, program: Program) -> list[Section]:
     for q in Queue:
         words = [w for ins in program.code[q] for w in isa.words(ins)]
         if words:
-            out.append(Section(Space.PROGRAM, int(q), 0, b"".join(w.to_bytes(size, "little") for w in words)))
+            out.append(_section(Space.PROGRAM, int(q), 0, b"".join(w.to_bytes(size, "little") for w in words)))
     size = row_bytes(cfg, Space.PHASE)
     phases = b"".join(encode_phase(p).to_bytes(size, "little") for p in program.phases)
-    return [*out, Section(Space.PHASE, 0, 0, phases)]
+    return [*out, _section(Space.PHASE, 0, 0, phases)]
 
 
 def _params(layout: Layout, floor: int) -> Section:
@@ -204,9 +215,9 @@ def _params(layout: Layout, floor: int) -> Section:
         Param.FLOOR: floor,
     }
     rows = [values.get(Param(i), 0) if i in set(Param) else 0 for i in range(max(values) + 1)]
-    return Section(Space.PARAM, 0, 0, b"".join(v.to_bytes(8, "little") for v in rows))
+    return _section(Space.PARAM, 0, 0, b"".join(v.to_bytes(8, "little") for v in rows))
 
 
 def _constants(model: QModel) -> Section:
     mant, exp = model.lm_scalar
-    return Section(Space.CONST, 0, K_LM, mant.to_bytes(2, "little") + exp.to_bytes(1, "little", signed=True))
+    return _section(Space.CONST, 0, K_LM, mant.to_bytes(2, "little") + exp.to_bytes(1, "little", signed=True))

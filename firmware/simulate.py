@@ -86,8 +86,9 @@ def simulate(
     """
     check_request(cfg, model, request)
     with VerilatorModel(library) as simulator:
-        driver = Driver(SimTransport(simulator))
-        driver.load_image(image, on_load)
+        transport = SimTransport(simulator)
+        driver = Driver(transport)
+        driver.load_image(image, on_load, lambda section: transport.place(cfg, section))
         if waves:
             simulator.record(waves.path, simulator.cycles + waves.first, simulator.cycles + waves.last)
         before, start = simulator.cycles, time.perf_counter()

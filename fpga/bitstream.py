@@ -15,8 +15,9 @@ from pathlib import Path
 from firmware.errors import LpuError
 from fpga import tools
 from fpga.boot import DEPTH
-from fpga.contents import ARRAY, BANKED, BOOT, BankShape, bank_path, bank_shape
+from fpga.contents import BOOT, BankShape, bank_shape, core_path
 from fpga.ecp5 import BYTE, Block, cut
+from hdl.banks import ARRAY, BANKED
 from hdl.config import Config
 from hdl.contract import contract_hash
 from hdl.link import space_shape
@@ -53,7 +54,7 @@ def cells(cfg: Config) -> Iterator[tuple[str, str, Block]]:
     for space in BANKED:
         shape = bank_shape(cfg, space)
         for sub in range(space_shape(cfg, space)[0]):
-            yield from _cells_of(bank_path(cfg, space, sub), shape)
+            yield from _cells_of(core_path(cfg, space, sub), shape)
     yield from _cells_of(BOOT, BankShape(BYTE, DEPTH, BYTE))
 
 

@@ -17,32 +17,20 @@ from firmware.image_text import image_tokenizer
 from firmware.link import Frame, load_payloads
 from fpga.boot import BYTES_MAX, boot_words
 from hdl import link
+from hdl.banks import ARRAY, BANKED, bank_path
 from hdl.config import SCALE_BITS, Config
 from hdl.ecc import get_code
 from hdl.image import Space, row_bytes
-from hdl.isa import FETCH_BITS, Queue
+from hdl.isa import FETCH_BITS
 from hdl.link import Request, space_shape
 
-BANKED = (Space.WEIGHT, Space.SCALE, Space.COEF, Space.PROGRAM)
-"""Spaces that lie in banks."""
 BOOT = "boot.rom"
 """Path of the boot memory in a BoardCore."""
 DEMO_PROMPT = "Once upon a time, there was a little"
-ARRAY = "array"
-"""What a bank's memory is called inside it (``hdl.mem.Bank``)."""
 
-
-def bank_path(cfg: Config, space: Space, sub: int) -> str:
+def core_path(cfg: Config, space: Space, sub: int) -> str:
     """Path in a BoardCore of the bank that holds bank ``sub`` of a space in BANKED."""
-    match space:
-        case Space.WEIGHT:
-            superlane, column = divmod(sub, cfg.superlane_columns)
-            return f"core.mxm.superlane{superlane}.column{column}.bank"
-        case Space.SCALE | Space.COEF:
-            return f"core.{space.name.lower()}.bank"
-        case Space.PROGRAM:
-            return f"core.icu.queue_{Queue(sub).name.lower()}.code"
-    raise ValueError(f"{space.name} does not lie in a bank")
+    return f"core.{bank_path(cfg, space, sub)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +75,7 @@ def power_on(image: Image, cfg: Config, boot: bytes) -> dict[str, list[int]]:
     for space in BANKED:
         banks, depth = space_shape(cfg, space)
         for sub in range(banks):
-            contents[bank_path(cfg, space, sub)] = [0] * depth
+            contents[core_path(cfg, space, sub)] = [0] * depth
     for part in image.parts():
         if part.space not in BANKED:
             continue
@@ -96,7 +84,7 @@ def power_on(image: Image, cfg: Config, boot: bytes) -> dict[str, list[int]]:
         rows = [int.from_bytes(part.rows[at : at + size], "little") for at in range(0, len(part.rows), size)]
         if space is Space.WEIGHT and cfg.ecc:
             rows = get_code(cfg.lanes * 8).encode(rows)
-        words = contents[bank_path(cfg, space, part.sub)]
+        words = contents[core_path(cfg, space, part.sub)]
         end = part.address + len(rows)
         if end > len(words):
             raise LpuError(f"{image.label}: {space.name} {part.sub}: row {end - 1}; config {cfg.name} has {len(words)}")

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fpga.contents import BANKED, bank_shape
+from fpga.contents import bank_shape
+from hdl.banks import BANKED
 from hdl.config import WORD, Config
 from hdl.image import Space
 from hdl.link import space_shape

@@ -232,7 +232,7 @@ ULX3S_25F = Config(
 # made of.
 LARGE = Config(
     name="large", lanes=32, columns=32, vlanes=8, accs=16, acc_bits=46,
-    weight_depth=1 << 18, act_depth=4096, scale_depth=1 << 16, coef_depth=1 << 16, vector_depth=1 << 14,
+    weight_depth=1 << 21, act_depth=4096, scale_depth=1 << 16, coef_depth=1 << 16, vector_depth=1 << 14,
     queue_depth=4096, phase_depth=256, context_max=4096, vocab_max=65536, experts_max=64, topk_max=16,
     time_bits=20, weight_bits=8,
 )  # fmt: skip

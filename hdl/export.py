@@ -19,17 +19,24 @@ from .core import Core
 from .mem import Bank, DualBank
 
 TOP = "lpu"
-_BANKS = tuple(Path(__file__).parent / "verilog" / f"{name}.v" for name in ("lpu_bank", "lpu_dual_bank"))
+_BANKS = ("lpu_mapped_bank", "lpu_bank", "lpu_dual_bank")
+"""Modules in ``verilog/``, each before those it has inside."""
+MAPPED_BITS = 1 << 22
+"""Banks of this size and larger lie in the host's memory, so that they need not be loaded through the link
+(``sim.verilator.VerilatorModel.memories``)."""
 
 
 class SimulationPlatform:
-    """An elaboration platform whose banks are those in ``verilog/``."""
+    """An elaboration platform whose banks are those in ``verilog/``; of ``mapped`` bits and more: lpu_mapped_bank."""
+
+    def __init__(self, mapped: int = MAPPED_BITS):
+        self.mapped = mapped
 
     def bank(self, bank: Bank) -> Instance:
         """The bank's array as an instance, connected to the bank's ports."""
         r, w = bank.r, bank.w
         return Instance(
-            "lpu_bank",
+            "lpu_mapped_bank" if bank.width * bank.depth >= self.mapped else "lpu_bank",
             p_WIDTH=bank.width, p_DEPTH=bank.depth, p_ABITS=len(r.addr), p_PARTS=bank.width // bank.granularity,
             p_LATENCY=bank.latency,
             i_clk=ClockSignal(), i_r_en=r.en, i_r_addr=r.addr, o_r_data=r.data,
@@ -47,13 +54,20 @@ class SimulationPlatform:
         )  # fmt: skip
 
 
-def to_verilog(top: Elaboratable, name: str) -> str:
-    """Verilog of a component for simulation, with the banks appended. Same component, same text."""
-    text = rtlil.convert(top, name=name, platform=SimulationPlatform(), emit_src=False)
+def to_verilog(top: Elaboratable, name: str, mapped: int = MAPPED_BITS) -> str:
+    """Verilog of a component for simulation, with its banks appended. Same component, same text.
+
+    ``mapped``: bits from which on a bank lies in the host's memory.
+    """
+    text = rtlil.convert(top, name=name, platform=SimulationPlatform(mapped), emit_src=False)
     text = share_modules(text)
     text, cleared = _strip_zeros(text)
     body = verilog._convert_rtlil_text(text, strip_internal_attrs=True)
-    return "\n".join([_clear_memories(body, cleared), *(bank.read_text() for bank in _BANKS)])
+    body = _clear_memories(body, cleared)
+    for bank in _BANKS:
+        if re.search(rf"\b{bank}\b", body):
+            body += "\n" + (Path(__file__).parent / "verilog" / f"{bank}.v").read_text()
+    return body
 
 
 def export(cfg: Config) -> str:

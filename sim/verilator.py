@@ -30,6 +30,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -48,7 +49,9 @@ Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what was done last); the totals are known from the first call on."""
 
 _HARNESS = Path(__file__).parent / "harness"
-_SOURCES = ("harness.cpp", "exports.map")
+_SOURCES = ("harness.cpp", "memory.cpp", "memory.h", "exports.map")
+MEMORY_SOURCE = _HARNESS / "memory.cpp"
+"""What a model needs whose Verilog has ``lpu_mapped_bank``s; builds here have it."""
 
 _CLOCK_PORTS = {"clk": ("input", 1), "rst": ("input", 1)}
 _STREAM_PORTS = {
@@ -216,7 +219,7 @@ def build(
         (folder / "ports.h").write_text(_ports_header(ports))
         for source in _SOURCES:
             shutil.copy(_HARNESS / source, folder)
-        sources = ["top.v", "harness.cpp", *(str(source.resolve()) for source in extra_sources)]
+        sources = ["top.v", "harness.cpp", "memory.cpp", *(str(source.resolve()) for source in extra_sources)]
         link = f"-shared -pthread -Wl,--version-script={folder}/exports.map"
         command = ["verilator", *flags, "--Mdir", "obj", "-o", "../model.tmp.so"]
         command += ["-CFLAGS", f"{harness_cflags} -I{folder}", "-LDFLAGS", link, *sources]
@@ -362,6 +365,20 @@ class VerilatorModel:
         """From now on a byte on ``tx`` without its start or stop bit is dropped, as a UART drops it, and no error."""
         self._api.lpu_set_strict(self._open(), 0)
 
+    @cached_property
+    def memories(self) -> Mapping[str, NDArray[np.uint8]]:
+        """Words of the memories that lie outside the model, by instance path from the top module's inside on: views,
+        uint8 [depth, bytes of a word, rounded up to eight], little endian. Not to be used once the model is closed.
+        """
+        found: dict[str, NDArray[np.uint8]] = {}
+        path, parts, depth = ctypes.c_char_p(), ctypes.c_uint32(), ctypes.c_uint32()
+        more = (ctypes.byref(path), ctypes.byref(parts), ctypes.byref(depth))
+        while words := self._api.lpu_memory(self._open(), len(found), *more):
+            assert path.value is not None
+            name = path.value.decode().removeprefix(f"{self.library.top}.")
+            found[name] = np.ctypeslib.as_array(ctypes.cast(words, _BYTES), (depth.value, parts.value * 8))
+        return found
+
     def get(self, port: str) -> int:
         """Value of a port outside the streams; VerilatorError names the known ones."""
         value = ctypes.c_uint64()
@@ -503,6 +520,9 @@ def _compile(make: list[str], jobs: int, folder: Path, log: Path, report: Progre
     report(total, total, "linked")
 
 
+_BYTES = ctypes.POINTER(ctypes.c_uint8)
+
+
 def _load(path: Path, serial: bool) -> ctypes.CDLL:
     """Loads the library and declares its functions.
 
@@ -525,6 +545,7 @@ def _load(path: Path, serial: bool) -> ctypes.CDLL:
         "lpu_pop_tx": (size, [handle, ctypes.c_char_p, ctypes.POINTER(u64), size]),
         "lpu_get": (ctypes.c_int, [handle, ctypes.c_int, ctypes.POINTER(u64)]),
         "lpu_set": (ctypes.c_int, [handle, ctypes.c_int, u64]),
+        "lpu_memory": (ctypes.c_void_p, [handle, size, *[ctypes.c_void_p] * 3]),
         "lpu_trace": (ctypes.c_int, [handle, ctypes.c_char_p, u64, u64]),
     }
     if serial:

@@ -21,11 +21,12 @@ from fpga.bitstream import Label, cells, check_label, find_wids, init_text, put,
 from fpga.board import BOARDS
 from fpga.boot import boot_words
 from fpga.build import platform
-from fpga.contents import BANKED, BOOT, bank_path, bank_shape
+from fpga.contents import BOOT, bank_shape, core_path
 from fpga.ecp5 import MODES, Block, BlockRam, Mode
 from fpga.floorplan import DIES, floorplan
 from fpga.netlist import Primitives
 from fpga.report import slowest
+from hdl.banks import BANKED
 from hdl.config import TINY
 from hdl.contract import contract_hash
 from hdl.link import space_shape
@@ -111,7 +112,7 @@ def test_put_replaces_contents_and_label(rng: np.random.Generator) -> None:
     for space in BANKED:
         banks, depth = space_shape(TINY, space)
         for sub in range(banks):
-            contents[bank_path(TINY, space, sub)] = [int(x) for x in rng.integers(0, 1 << 32, depth)]
+            contents[core_path(TINY, space, sub)] = [int(x) for x in rng.integers(0, 1 << 32, depth)]
     old = ".device X\n\n.comment Part: X\n\n.tile A:B\narc: a b\n\n.bram_init 3\n000 001\n\n.bram_init 2\n007 006\n\n"
     once = put(old, TINY, label, contents)
     assert read_label(once) == label
@@ -124,7 +125,7 @@ def test_put_replaces_contents_and_label(rng: np.random.Generator) -> None:
 
 def test_every_word_of_a_bank_is_in_one_block(rng: np.random.Generator) -> None:
     """The blocks of a bank hold each bit of each word once."""
-    path = bank_path(TINY, BANKED[0], 0)
+    path = core_path(TINY, BANKED[0], 0)
     shape = bank_shape(TINY, BANKED[0])
     depth, width = shape.depth, shape.width
     words = [int.from_bytes(rng.bytes(width // 8), "little") for _ in range(depth)]

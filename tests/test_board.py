@@ -29,9 +29,10 @@ from firmware.simulate import resolve_model
 from fpga.board import BOARDS, BoardCore, BoardTop, ClockedBoard, get_board
 from fpga.board_sim import BoardSimTransport, build_board
 from fpga.boot import BYTES_MAX, PRESENT, BootRom, boot_words
-from fpga.contents import BANKED, BOOT, bank_path, boot_stream, power_on, write_hex
+from fpga.contents import BOOT, boot_stream, core_path, power_on, write_hex
 from fpga.pll import PllSettings, pll_settings
 from fpga.uart import UartReceiver, UartTransmitter, bit_period
+from hdl.banks import BANKED
 from hdl.config import Config, get_config
 from hdl.ecc import get_code
 from hdl.image import Param, Reason, Space, row_bytes
@@ -262,7 +263,7 @@ def test_power_on_holds_the_images_rows(image: Image) -> None:
     for part in image.parts():
         if part.space in BANKED:
             space = Space(part.space)
-            words = contents[bank_path(TINY, space, part.sub)]
+            words = contents[core_path(TINY, space, part.sub)]
             assert len(words) == space_shape(TINY, space)[1]
             size = row_bytes(TINY, space)
             data = list(words)

@@ -25,7 +25,8 @@ from firmware.link import Frame, FrameDecoder, Record, done_payload, tokens_payl
 from firmware.transport import TransportError
 from fpga.board import DEBOUNCE_S
 from fpga.boot import PRESENT
-from fpga.contents import ARRAY, BOOT, boot_stream, power_on
+from fpga.contents import BOOT, boot_stream, power_on
+from hdl.banks import ARRAY
 from hdl.image import Reason
 from hdl.link import Reply
 from sim.reference import Sampling

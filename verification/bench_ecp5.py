@@ -8,7 +8,7 @@ from typing import Any
 
 import cocotb
 import numpy as np
-from amaranth.hdl import Elaboratable, Fragment, Module
+from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from cocotb.clock import Clock
@@ -20,6 +20,7 @@ from hdl.config import address_bits
 from hdl.mem import Bank, DualBank, Rom
 from hdl.primitives import DSP_BITS, Multiplier
 from verification.context import context
+from verification.elaborated import ElaboratedFor
 
 KINDS: dict[str, object] = {"plain": None, "twin": Ecp5(), "primitive": Primitives()}
 """Versions, and the platform that each is elaborated for."""
@@ -62,17 +63,6 @@ MULTIPLIERS = {
 """Each register with each kind of sign; not each with each: an instance has 350 pins, all visible to cocotb."""
 
 
-class _For(Elaboratable):
-    """A component elaborated, with all it holds, for a platform of its own."""
-
-    def __init__(self, component: Elaboratable, platform: object):
-        self.component = component
-        self.platform = platform
-
-    def elaborate(self, platform: object) -> Fragment:
-        return Fragment.get(self.component, self.platform)
-
-
 def rom_words(name: str) -> list[int]:
     """Random contents, the same in every process."""
     depth, width, *_ = ROMS[name]
@@ -109,7 +99,7 @@ class HardBlocks(wiring.Component):
             """One of each kind, and their names."""
             made = {f"{name}_{kind}": make() for kind in KINDS}
             for (title, unit), target in zip(made.items(), KINDS.values(), strict=True):
-                m.submodules[f"u_{title}"] = _For(unit, target)
+                m.submodules[f"u_{title}"] = ElaboratedFor(unit, target)
             return list(zip(KINDS, made.values(), strict=True))
 
         for name, (depth, width, granularity, latency) in BANKS.items():

@@ -18,6 +18,7 @@ from verification.bench_datapath import Datapath
 from verification.bench_ecc_words import CodedColumn
 from verification.bench_ecp5 import HardBlocks
 from verification.bench_icu import IcuProbe
+from verification.bench_mapped import BankKinds
 from verification.bench_mem import MemSlices
 from verification.bench_mxm import shallow
 from verification.bench_uart import UartPair
@@ -47,6 +48,7 @@ BENCHES = [
     Bench("icu", IcuProbe, "verification.bench_icu"),
     Bench("mem", MemSlices, "verification.bench_mem"),
     Bench("mem_exported", MemSlices, "verification.bench_mem", exported=True),
+    Bench("mapped", lambda cfg: BankKinds(), "verification.bench_mapped", exported=True),
     Bench("mxm", lambda cfg: Mxm(shallow(cfg)), "verification.bench_mxm"),
     Bench("sxm", Sxm, "verification.bench_sxm"),
     Bench("vxm_dequant", Dequantiser, "verification.bench_vxm_dequant"),

@@ -23,7 +23,7 @@ from cocotb_tools.runner import get_runner
 from hdl.config import Config, get_config
 from hdl.export import to_verilog
 from sim import tools
-from sim.verilator import WARNING_FLAGS
+from sim.verilator import MEMORY_SOURCE, WARNING_FLAGS
 from verification.context import FIGURES, VARIABLE, Context
 
 SIMULATORS = ("verilator", "icarus")
@@ -189,6 +189,8 @@ def run_bench(
             if not source.exists() or source.read_text() != text:
                 source.write_text(text)
         all_sources = [source, *sources]
+        if sim == "verilator" and "lpu_mapped_bank" in source.read_text():
+            build_args.append(str(MEMORY_SOURCE))
         runner = get_runner(sim)
         runner.log.setLevel(logging.ERROR)
         # cocotb compares times only: it misses a build that was interrupted and one with other arguments.

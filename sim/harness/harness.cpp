@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "Vlpu.h"
+#include "memory.h"
 #include "ports.h"
 #include "verilated.h"
 
@@ -104,8 +105,15 @@ struct Receiver {
 };
 #endif
 
+// While it exists, the memories of a model that is made in this thread go to `owner`.
+struct OwnerOfMemories {
+    explicit OwnerOfMemories(Memories& owner) { lpu_memories_of_new_model = &owner; }
+    ~OwnerOfMemories() { lpu_memories_of_new_model = nullptr; }
+};
+
 struct Sim {
     VerilatedContext context;
+    Memories memories;  // outlives the model, which has pointers to them
     std::unique_ptr<Vlpu> top;
     std::deque<uint8_t> rx;        // bytes that wait to enter the core
     std::vector<uint8_t> tx;       // bytes that left it and wait to be popped
@@ -135,6 +143,7 @@ struct Sim {
         top->clk = 0;
         top->rst = 0;
         idle();
+        const OwnerOfMemories owner(memories);  // the first evaluation runs the initial blocks
         top->eval();
     }
 
@@ -334,6 +343,16 @@ LPU_API size_t lpu_pop_tx(Sim* sim, uint8_t* data, uint64_t* stamps, size_t max)
     sim->tx.erase(sim->tx.begin(), sim->tx.begin() + n);
     sim->stamps.erase(sim->stamps.begin(), sim->stamps.begin() + n);
     return n;
+}
+
+// Memories that lie outside the model, numbered from 0; returns the words, or nullptr behind the last one.
+LPU_API uint64_t* lpu_memory(Sim* sim, size_t index, const char** path, uint32_t* parts, uint32_t* depth) {
+    if (index >= sim->memories.size()) return nullptr;
+    const Memory& memory = *sim->memories[index];
+    *path = memory.path.c_str();
+    *parts = memory.parts;
+    *depth = memory.depth;
+    return memory.words;
 }
 
 LPU_API int lpu_get(Sim* sim, int port, uint64_t* value) {
