@@ -31,10 +31,10 @@ PARALLEL = $(if $(BENCH),-s,$(if $(filter-out 1,$(JOBS)),-n $(JOBS) --maxschedch
 override PROMPT := $(value PROMPT)
 export BENCH SIM SEED PROGRAM MINUTES PART SEEDS PROMPT TOKENS TEMPERATURE TOPK CONFIG MODEL WEIGHTS BOARD
 
-.PHONY: help setup sim bitstream test regress bench lint clean icarus
+.PHONY: help setup sim bitstream test regress bench mixtral-layer lint clean icarus
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1 \t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1 \t/' | expand -t 22
 
 setup: $(STAMP) ## make .venv with the pinned packages (the other targets do it by themselves)
 
@@ -52,6 +52,9 @@ regress: $(STAMP) icarus ## run everything that takes long, on new seeds: MINUTE
 
 bench: $(STAMP) $(VENV)/.bench ## measure cycles, utilisation and speed, beside what else runs the model on this machine
 	@$(BIN)/lpu bench
+
+mixtral-layer: $(STAMP) $(VENV)/.bench ## run a full-size Mixtral-8x7B decoder layer on the RTL, against transformers: TOKENS=4 SEED=1 WEIGHTS=int8
+	@$(BIN)/python -m verification.mixtral_layer $(call options,TOKENS SEED WEIGHTS)
 
 # What the benchmark compares with and draws with; without it those rows and pictures are left out.
 $(VENV)/.bench: $(STAMP)

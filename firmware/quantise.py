@@ -15,10 +15,10 @@ import math
 import numpy as np
 
 from hdl.config import ACT_RANGE, COEF_FRAC, KV_RANGE, LOGIT_FRAC, PROB_BITS, SCALE_BITS, SCORE_FRAC, Config
+from sim.float_model import CheckpointLike
 from sim.qmodel import QLayer, QLinear, QModel, QShape, QShifts
 
 from .calibrate import Calibration, calibrate
-from .checkpoint import ArrayCheckpoint, Checkpoint
 from .errors import LpuError
 from .ptq import quantise_weights
 from .scalar import scalar
@@ -65,8 +65,8 @@ class _Grid:
 class _Quantiser:
     """The quantised matrices of a checkpoint, and the report on them."""
 
-    def __init__(self, ckpt: Checkpoint | ArrayCheckpoint, weights: int, calibration: Calibration):
-        self.grids = quantise_weights(ckpt, weights, calibration, router_bits=ROUTER_WIDTH)
+    def __init__(self, ckpt: CheckpointLike, weights: int, calibration: Calibration, max_width: int):
+        self.grids = quantise_weights(ckpt, weights, calibration, router_bits=ROUTER_WIDTH, max_width=max_width)
         self.weights = weights
         self.report: list[TensorReport] = []
 
@@ -119,16 +119,17 @@ def _integers(scale: np.ndarray, factor: float, shift: int) -> np.ndarray:
 
 
 def quantise(
-    ckpt: Checkpoint | ArrayCheckpoint, cfg: Config, weights: int, calibration: Calibration | None = None
+    ckpt: CheckpointLike, cfg: Config, weights: int, calibration: Calibration | None = None, max_width: int = 4096
 ) -> tuple[QModel, list[TensorReport]]:
     """Quantise a checkpoint for a configuration.
 
-    weights: 4 or 8, bits of all weights but the router's (int8 always). Raises :class:`LpuError` when a
+    weights: 4 or 8, bits of all weights but the router's (int8 always); max_width: matrices of more inputs are
+    rounded by their weights alone, not for the calibration's inputs. Raises :class:`LpuError` when a
     reduction could overflow the configuration's accumulators in any format.
     """
     s = ckpt.shape
     calibration = calibration or calibrate(ckpt)
-    quantiser = _Quantiser(ckpt, weights, calibration)
+    quantiser = _Quantiser(ckpt, weights, calibration, max_width)
     grid = quantiser.grid
     root_d = math.sqrt(s.d)
     q: list[_Grid] = []

@@ -81,6 +81,7 @@ class LayerLike(Protocol):
     def w_up(self) -> F32: ...  # [E, f, d]
     @property
     def w_down(self) -> F32: ...  # [E, d, f]
+    def expert(self, e: int, /) -> tuple[F32, F32, F32]: ...  # w_gate[e], w_up[e], w_down[e]
 
 
 class CheckpointLike(Protocol):

@@ -47,13 +47,30 @@ class Reference:
         self.key_exp = [np.zeros((0, s.kv_heads), np.int64) for _ in range(s.layers)]
         self.values = [np.zeros((0, s.kv_heads, s.head_dim), np.int64) for _ in range(s.layers)]
         self.value_exp = [np.zeros((0, s.kv_heads), np.int64) for _ in range(s.layers)]
+        self.chosen = [np.zeros((0, s.top_k), np.int64) for _ in range(s.layers)]
+        """By layer: the experts of the last call's tokens, int64 [T, k], best first."""
 
     def forward(self, ids: np.ndarray | list[int], inv_temperature: tuple[int, int] = (1 << 15, 0)) -> np.ndarray:
         """Logits (times 1/T) after each of ``ids``: int64 [T, vocab], LOGIT_FRAC fraction bits.
 
         Raises ValueError when the context is full or an id is out of range.
         """
-        model, s, sh = self.model, self.model.shape, self.model.shifts
+        return self.logits(self.residual(ids), inv_temperature)
+
+    def logits(self, x: np.ndarray, inv_temperature: tuple[int, int] = (1 << 15, 0)) -> np.ndarray:
+        """Logits [T, vocab] of a residual stream [T, d], as :meth:`residual` gives it."""
+        model, sh = self.model, self.model.shifts
+        act, r = self._norm(x)  # [T, d], scalars [T]
+        if model.final_gain is not None:
+            y = nx.gain(x, model.final_gain, sh.gain_pre, sh.gain)
+            act = nx.act_value(*nx.quantise_act(y, sh.gain_act))
+        r = nx.scalar_mul(nx.scalar_mul(r, nx.Scalar(*model.lm_scalar)), nx.Scalar(*inv_temperature))
+        return _linear(model.lm_head, act, r)  # [T, V]
+
+    def residual(self, ids: np.ndarray | list[int]) -> np.ndarray:
+        """The residual stream behind the last layer, after each of ``ids``: int64 [T, d],
+        ``shifts.residual_frac`` fraction bits. The context grows by them. Errors as those of :meth:`forward`."""
+        model, s = self.model, self.model.shape
         ids = np.asarray(ids, np.int64)
         if self.position + len(ids) > s.context:
             raise ValueError(f"context full: {self.position} + {len(ids)} positions, {s.context} fit")
@@ -63,13 +80,8 @@ class Reference:
         x = nx.dequant(embed.weight[ids].astype(np.int64), embed.scl[ids][:, None], ONE, embed.shift)  # [T, d]
         for i, layer in enumerate(model.layers):
             x = self._layer(i, layer, x)
-        act, r = self._norm(x)  # [T, d], scalars [T]
-        if model.final_gain is not None:
-            y = nx.gain(x, model.final_gain, sh.gain_pre, sh.gain)
-            act = nx.act_value(*nx.quantise_act(y, sh.gain_act))
-        r = nx.scalar_mul(nx.scalar_mul(r, nx.Scalar(*model.lm_scalar)), nx.Scalar(*inv_temperature))
         self.position += len(ids)
-        return _linear(model.lm_head, act, r)  # [T, V]
+        return x
 
     def _norm(self, x: np.ndarray) -> tuple[np.ndarray, nx.Scalar]:
         """Quantised x [T, d] and R = 1 / sqrt(sum of squares + eps) [T]; the division commutes with the linear."""
@@ -79,7 +91,7 @@ class Reference:
 
     def _layer(self, i: int, layer: QLayer, x: np.ndarray) -> np.ndarray:
         x = nx.add(x, self._attention(i, layer, x))
-        return self._experts(layer, x)
+        return self._experts(i, layer, x)
 
     def _attention(self, i: int, layer: QLayer, x: np.ndarray) -> np.ndarray:
         s, sh = self.model.shape, self.model.shifts
@@ -128,7 +140,7 @@ class Reference:
             out[row, keys] = nx.act_value(*nx.quantise_act(ring, shift))[keys % window]
         return out
 
-    def _experts(self, layer: QLayer, x: np.ndarray) -> np.ndarray:
+    def _experts(self, i: int, layer: QLayer, x: np.ndarray) -> np.ndarray:
         s = self.model.shape
         act, r = self._norm(x)
         t = len(x)
@@ -144,6 +156,7 @@ class Reference:
             weights = [nx.scalar_mul(nx.prob_scalar(p[:, j]), recip) for j in range(s.top_k)]
             if s.top_k == 1:
                 weights = [ONE]  # softmax over one
+        self.chosen[i] = ids
         for j in range(s.top_k):
             y = np.zeros_like(x)
             for e in np.unique(ids[:, j]):

@@ -60,6 +60,7 @@ BENCHES = [
     Bench("block", ProbedCore, "verification.bench_block", exported=True),
     _random("programs", "programs", count=2, corrupted=2, thorough="verilator"),
     _random("models", "models", count=1, most=12, context=6),
+    Bench("mixtral_layer", ProbedCore, "verification.bench_mixtral_layer", exported=True, build="block"),
     _random("corners", "programs", count=4, directed=1, slow=True),
     _random("many_programs", "programs", count=60, corrupted=30, long=1, thorough="all", slow=True),
     _random("many_models", "models", count=5, most=24, context=64, slow=True),
