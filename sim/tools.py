@@ -100,6 +100,16 @@ def fst_headers() -> bool:
         return subprocess.run(link, capture_output=True, check=False).returncode == 0
 
 
+@functools.cache
+def native_flags(cxx: str) -> tuple[list[str], str]:
+    """Options that let the compiler use all of this processor, and what it then takes the processor for (part of the
+    key of a build: another machine's may be another one). No options where the compiler knows none."""
+    flags = ["-march=native"]
+    command = [cxx, *flags, "-dM", "-E", "-x", "c++", os.devnull]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (flags, result.stdout) if result.returncode == 0 else ([], "")
+
+
 def make_variables() -> dict[str, str]:
     """Variables that make Verilator's generated makefile work on this machine.
 

@@ -94,7 +94,7 @@ _SPEED_FLAGS = (
     "--output-split", "20000",
     "--output-split-cfuncs", "5000",
 )  # fmt: skip
-_OPT = {"OPT_FAST": "-O2", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O1"}
+_OPT = {"OPT_FAST": "-O3", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O1"}
 _CFLAGS = "-fPIC -fvisibility=hidden -DVL_USER_FATAL -DVL_USER_STOP"
 
 _CHUNK = 1 << 18
@@ -135,6 +135,27 @@ def parse_ports(verilog: str, top: str) -> list[Port]:
     pattern = r"^\s*(input|output)\s+(?:wire\s+|reg\s+)?(?:signed\s+)?(?:\[(\d+):0\]\s*)?(\w+)\s*;"
     found = re.findall(pattern, body.group(), re.MULTILINE)
     return [Port(name, direction, int(msb) + 1 if msb else 1) for direction, msb, name in found]
+
+
+def latch_reset(verilog: str, top: str) -> str:
+    """Verilog (as Yosys writes it) in which all of ``top`` hangs on a copy of ``rst`` that follows its edges.
+
+    Verilator evaluates what depends on an input at each call, twice a cycle, whether the input has changed or not; and
+    the next state of every register depends on the reset. The copy is a register, so that is done at clock edges only.
+    """
+
+    def module(found: re.Match[str]) -> str:
+        head, body = found.groups()
+        body, declared = re.subn(r"^  (input|wire) rst;\n", "", body, flags=re.MULTILINE)
+        if not declared:
+            raise VerilatorError(f"module {top}: no declaration of rst as Yosys writes it")
+        body = re.sub(r"(?<![\w.$\\])rst(?![\w$])", "rst_latched", body)
+        latch = "  input rst;\n  wire rst;\n  reg rst_latched = 0;\n"
+        latch += "  always @(posedge rst, negedge rst) rst_latched <= rst;\n"
+        return f"{head}{latch}{body}"
+
+    name = re.escape(top)
+    return re.sub(rf"^(module {name}\s*\([^;]*;\n)(.*?^endmodule)", module, verilog, flags=re.MULTILINE | re.DOTALL)
 
 
 def default_trace_format() -> str:
@@ -178,8 +199,11 @@ def build(
     """
     text = verilog.read_text() if isinstance(verilog, Path) else verilog
     ports = _check_ports(text, top, _SERIAL_PORTS if serial else _STREAM_PORTS)
+    text = latch_reset(text, top)
     trace_format = default_trace_format() if trace is True else (trace or "")
     variables = tools.make_variables() | _OPT
+    native, processor = tools.native_flags(variables["CXX"])
+    variables["OPT_FAST"] = " ".join([variables["OPT_FAST"], *native])
     flags = [
         *("--cc", "--exe", "--prefix", "Vlpu", "--top-module", top),
         *_SPEED_FLAGS,
@@ -198,6 +222,7 @@ def build(
                 harness_cflags,
                 {k: v for k, v in variables.items() if k != "OBJCACHE"},
                 tools.cxx_version(variables["CXX"]),
+                processor,
                 str(tools.verilator_root()),
                 [(_HARNESS / source).read_text() for source in _SOURCES],
                 [source.read_text() for source in extra_sources],

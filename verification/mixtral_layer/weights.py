@@ -5,9 +5,10 @@ How they are made (standard deviations, all seeded):
 - Matrices: normal, 0.02 (``initializer_range`` of Mixtral-8x7B's ``config.json``), each row times exp(N(0, 0.2)):
   output channels of a trained model differ in scale, and so do their quantisation steps.
 - Gains of the norms: exp(N(0, 0.3)).
-- Hidden states, which the layer reads as embeddings: each channel has a scale exp(N(0, 0.5)), and 1 in 1,024 channels
-  (at least one) is 30 times larger: the few channels of outliers that large language models have (Dettmers et al.
-  2022, "LLM.int8()", section 4; arXiv 2208.07339).
+- Hidden states: each channel has a scale exp(N(0, 0.5)), and 1 in 1,024 channels (at least one) is eight times larger:
+  the few channels of outliers that large language models have (Dettmers et al. 2022, "LLM.int8()", section 4; arXiv
+  2208.07339). The layer reads them as embeddings, which have 8 bits and a scale a row: they are made on that grid, so
+  that every arithmetic starts from the same values.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ MIXTRAL_8X7B = ModelShape(
 )  # fmt: skip
 """Of its public ``config.json``; Jiang et al. 2024, "Mixtral of Experts", table 1."""
 
-SIGMA, ROWS, GAINS, CHANNELS, OUTLIER, OUTLIERS = 0.02, 0.2, 0.3, 0.5, 30.0, 1024
+SIGMA, ROWS, GAINS, CHANNELS, OUTLIER, OUTLIERS = 0.02, 0.2, 0.3, 0.5, 8.0, 1024
 
 
 def layer_shape(states: int, positions: int) -> ModelShape:
@@ -123,7 +124,9 @@ class SeededCheckpoint:
         d = self.shape.d
         scale = np.exp(CHANNELS * rng.standard_normal(d))
         scale[rng.choice(d, max(1, d // OUTLIERS), replace=False)] *= OUTLIER
-        return (rng.standard_normal((self.shape.vocab, d)) * scale).astype(np.float32)
+        states = rng.standard_normal((self.shape.vocab, d)) * scale
+        step = np.abs(states).max(axis=1, keepdims=True) / 127
+        return (np.rint(states / step) * step).astype(np.float32)
 
     @cached_property
     def final_norm(self) -> F32:
