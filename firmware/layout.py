@@ -93,9 +93,12 @@ class Need:
 
 
 class Layout:
-    """Addresses of every tensor. Raises :class:`LpuError` with a table when a memory is too small."""
+    """Addresses of every tensor. Raises :class:`LpuError` with a table when a memory is too small.
 
-    def __init__(self, model: QModel, cfg: Config):
+    ``whole``: the configuration has to hold the model; else it may be one chip of several (:mod:`firmware.plan`).
+    """
+
+    def __init__(self, model: QModel, cfg: Config, whole: bool = True):
         self.model, self.cfg = model, cfg
         s = model.shape
         check_shape(s, cfg)
@@ -182,5 +185,5 @@ class Layout:
             Need("vocabulary", s.vocab, cfg.vocab_max),
             Need("experts", s.experts, cfg.experts_max),
         ]
-        if any(n.needed > n.available for n in self.needs):
+        if whole and any(n.needed > n.available for n in self.needs):
             raise LpuError("\n".join([f"the model does not fit config {cfg.name}:", *map(str, self.needs)]))

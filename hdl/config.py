@@ -142,6 +142,11 @@ class Config:
         return self.columns // self.vlanes
 
     @property
+    def skew(self) -> int:
+        """Cycles from a row's first superlane to its last: one for each."""
+        return self.vlanes
+
+    @property
     def blocks(self) -> int:
         """Blocks in an activation word."""
         return self.lanes // BLOCK

@@ -46,19 +46,19 @@ class Timing:
     @property
     def gather(self) -> int:
         """ABC.GATHER at t: row i of the word (vlanes weights) is on the gather stream in cycle t + gather + i."""
-        return 4 + self._correction + self.cfg.vlanes
+        return 4 + self._correction + self.cfg.skew
 
     @property
     def memory_error(self) -> int:
         """ABC at t reads an uncorrectable word: a token whose last cycle is t + memory_error or later is not told
         (the column's register, sums over superlane, tile and the way to the ICU, its register, the decision)."""
-        return self.cfg.vlanes + 8 + self._correction
+        return self.cfg.skew + 8 + self._correction
 
     # VXM
     @property
     def _drain(self) -> int:
         """Accumulator read and deskew of the superlanes, while SCL * R is formed."""
-        return max(self.cfg.vlanes, 4)
+        return max(self.cfg.skew, 4)
 
     @property
     def acc(self) -> int:

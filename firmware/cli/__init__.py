@@ -19,7 +19,7 @@ from hdl.isa import IsaError
 from ..errors import LpuError
 
 _HERE = (
-    "compile", "info", "sim", "generate", "chat", "listen", "load", "program", "eval", "bench", "logits",
+    "compile", "info", "sim", "generate", "chat", "listen", "load", "program", "eval", "bench", "plan", "logits",
     "asm", "disasm",
 )
 # By name: boards may import the firmware, never the other way round.
