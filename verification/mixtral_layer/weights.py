@@ -21,21 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware.checkpoint import ModelShape
+from firmware.plan.source import find
 
 F32 = NDArray[np.float32]
-
-MIXTRAL_8X7B = ModelShape(
-    vocab=32000, d=4096, layers=32, heads=32, kv_heads=8, head_dim=128, experts=8, top_k=2, ffn=14336, context=32768,
-    window=None, rope_theta=1e6, eps=1e-5, tied=False, bos=1, eos=(2,),
-)  # fmt: skip
-"""Of its public ``config.json``; Jiang et al. 2024, "Mixtral of Experts", table 1."""
 
 SIGMA, ROWS, GAINS, CHANNELS, OUTLIER, OUTLIERS = 0.02, 0.2, 0.3, 0.5, 8.0, 1024
 
 
 def layer_shape(states: int, positions: int) -> ModelShape:
     """One layer of Mixtral-8x7B behind an embedding of ``states`` hidden states, for ``positions`` tokens."""
-    return dataclasses.replace(MIXTRAL_8X7B, layers=1, vocab=states, context=positions, bos=None, eos=())
+    mixtral = find("mixtral-8x7b")[1]
+    return dataclasses.replace(mixtral, layers=1, vocab=states, context=positions, bos=None, eos=())
 
 
 def cut_shape(width: int, states: int, positions: int) -> ModelShape:
