@@ -14,7 +14,7 @@ weights.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -41,7 +41,21 @@ LINEAR_INPUTS: dict[str, tuple[str, bool]] = {
     "lm_head_folded": ("lm_head_in", False),
 }
 
-_INPUT_NAMES = {name for name, _ in LINEAR_INPUTS.values()}
+_INPUT_NAMES = frozenset(name for name, _ in LINEAR_INPUTS.values())
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage, and how much of it is done of all."""
+
+# Text that a model writes for its calibration: sequences of so many tokens; for a model of many parameters less, since
+# its text takes minutes.
+SEQUENCES, LENGTH = 128, 256
+LARGE_PARAMETERS = 20_000_000
+LARGE_SEQUENCES, LARGE_LENGTH = 64, 128
+
+
+def calibration_size(parameters: int) -> tuple[int, int]:
+    """(sequences, tokens of each) that calibrate a model of so many parameters per token."""
+    return (SEQUENCES, LENGTH) if parameters <= LARGE_PARAMETERS else (LARGE_SEQUENCES, LARGE_LENGTH)
 
 
 @dataclass(frozen=True)
@@ -96,8 +110,10 @@ class Calibration:
 class _Collector:
     """An observer of the float model that sums up what it sees."""
 
-    def __init__(self, max_width: int) -> None:
+    def __init__(self, max_width: int, inputs: Collection[str], report: Progress, total: int) -> None:
         self.max_width = max_width
+        self.inputs = inputs
+        self.report, self.total = report, total
         self.moments: dict[tuple[str, int, int], F64] = {}
         self.counts: dict[tuple[str, int, int], int] = defaultdict(int)
         self.lanes: dict[tuple[str, int], NDArray[np.float32]] = {}
@@ -108,7 +124,9 @@ class _Collector:
         self.lanes[name, layer] = peak if seen is None else np.maximum(seen, peak)
         key = (name, layer, expert)
         self.counts[key] += len(rows)
-        if name in _INPUT_NAMES and rows.shape[1] <= self.max_width:
+        if name == "logits":
+            self.report("calibrate: read", self.counts[key], self.total)
+        if name in self.inputs and rows.shape[1] <= self.max_width:
             # One batch is summed in float32 by the matrix product, batches in float64.
             moment = (rows.T @ rows).astype(np.float64)
             self.moments[key] = self.moments[key] + moment if key in self.moments else moment
@@ -116,8 +134,8 @@ class _Collector:
 
 def calibrate(
     ckpt: CheckpointLike,
-    n_seqs: int = 128,
-    length: int = 256,
+    n_seqs: int = SEQUENCES,
+    length: int = LENGTH,
     seed: int = 0,
     *,
     temperature: float = 1.0,
@@ -125,20 +143,26 @@ def calibrate(
     ids: NDArray[np.int64] | Sequence[Sequence[int]] | None = None,
     batch: int = 16,
     keep: bool = True,
+    inputs: Collection[str] = _INPUT_NAMES,
+    progress: Progress | None = None,
 ) -> Calibration:
     """Sample `n_seqs` sequences of `length` tokens (at most the context) from the model, and read them again.
 
     Second moments are kept for inputs of at most `max_width` lanes (memory: 8 * width^2 bytes per input); 0
     collects ranges only. `ids` gives the text instead of sampling it. `batch` sequences are read at once.
-    `keep=False` reads the weights anew at each pass, for models larger than memory.
+    `keep=False` reads the weights anew at each pass, for models larger than memory. `inputs` names the inputs
+    (the first items of LINEAR_INPUTS' values) whose second moments are kept.
     """
+    report = progress or (lambda stage, done, total: None)
     model = FloatModel(ckpt, keep=keep)
     if ids is None:
         length = min(length, int(ckpt.shape.context))
         # Sampling goes token by token, so its cost is in the number of steps: all sequences run side by side.
-        ids = model.sample(n_seqs, length, seed, temperature)
+        ids = model.sample(
+            n_seqs, length, seed, temperature, progress=lambda done, total: report("calibrate: write", done, total)
+        )
     text = np.atleast_2d(np.asarray(ids, np.int64))
-    collector = _Collector(max_width)
+    collector = _Collector(max_width, inputs, report, text.size)
     for a in range(0, len(text), batch):
         model.forward(text[a : a + batch], observe=collector)
     gain = np.asarray(ckpt.final_norm, np.float32)

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from hdl.config import Config
+from hdl.config import ACT_RANGE, COEF_FRAC, KV_RANGE, LOGIT_FRAC, PROB_BITS, SCALE_BITS, SCORE_FRAC, Config
 from hdl.isa import get_isa
 from sim.qmodel import QLayer, QLinear, QModel, QShape, QShifts
 
-from .calibrate import Calibration, calibrate
+from .calibrate import Calibration, calibrate, calibration_size
 from .checkpoint import Checkpoint, ModelShape
 from .errors import LpuError
 from .image_file import Image, atomic_file, program_notes, read_image, section, write_image
@@ -52,16 +52,23 @@ _SOURCES = (
     *(f"sim/{n}.py" for n in ("qmodel", "numerics")),
     "hdl/tables.py",
 )
+# What the quantised integers depend on; of the configuration the formats alone, not the memories or the schedule.
+_FORMATS = (ACT_RANGE, COEF_FRAC, KV_RANGE, LOGIT_FRAC, PROB_BITS, SCALE_BITS, SCORE_FRAC)
+_QUANTISE_SOURCES = (
+    *_CALIBRATION_SOURCES,
+    *(f"firmware/{n}.py" for n in ("quantise", "ptq", "gptq", "scalar")),
+    *(f"sim/{n}.py" for n in ("qmodel", "numerics")),
+)
 _MODEL_FILES = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
     "model.safetensors.index.json",
 )
 
-Progress = Callable[[str], None]
-"""Called at the beginning of each stage with what it does."""
+Progress = Callable[..., None]
+"""Called at the beginning of each stage with what it does, in one of many steps again with (stage, done, total)."""
 
 
-def _silent(_: str) -> None:
+def _silent(_: str, done: int = 0, total: int = 1) -> None:
     """No progress."""
 
 
@@ -134,7 +141,8 @@ def compile_model(
     store = _Cache(cache)
     key = _key(ckpt, _SOURCES, cfg.name, cfg.hash(), weights)
     stem = f"{ckpt.path.resolve().name}-{cfg.name}-int{weights}-{key}"
-    image_path, model_path = store.path(f"{stem}.lpu"), store.path(f"{stem}.npz")
+    image_path, model_path = store.path(f"{stem}.lpu"), _quantised_path(ckpt, cfg, weights, store)
+    fits = True
     if image_path is not None and model_path is not None and image_path.exists() and model_path.exists():
         # A damaged cache is no reason to fail.
         with contextlib.suppress(LpuError, OSError):
@@ -142,13 +150,13 @@ def compile_model(
             if image.meta.get("qmodel") == model_digest(quantised.model):
                 store.touch(image_path, model_path)
                 return Compilation(image, cfg, ckpt.shape, weights, quantised.model, quantised.report, True)
-    quantised = _quantise(ckpt, cfg, weights, progress, store)
+            fits = False
+    quantised = _quantise(ckpt, cfg, weights, progress, store, known=fits)
     progress("lower and schedule")
     compiled = lower(quantised.model, cfg)
     image = _make_image(ckpt, tokenizer, quantised, compiled, weights)
     if image_path is not None and model_path is not None:
         with contextlib.suppress(LpuError):  # a full disk: the result is good all the same
-            save_quantised(model_path, quantised)
             write_image(image_path, image)
             store.trim(image_path, model_path)
     return Compilation(image, cfg, ckpt.shape, weights, quantised.model, quantised.report, False)
@@ -265,11 +273,30 @@ def report_summary(report: Iterable[TensorReport]) -> dict[str, Any]:
     }
 
 
-def _quantise(ckpt: Checkpoint, cfg: Config, weights: int, progress: Progress, store: _Cache) -> Quantised:
+def _quantised_path(ckpt: Checkpoint, cfg: Config, weights: int, store: _Cache) -> Path | None:
+    key = _key(ckpt, _QUANTISE_SOURCES, _FORMATS, cfg.acc_bits, weights)
+    return store.path(f"{ckpt.path.resolve().name}-{cfg.name}-int{weights}-{key}.npz")
+
+
+def _quantise(
+    ckpt: Checkpoint, cfg: Config, weights: int, progress: Progress, store: _Cache, known: bool = True
+) -> Quantised:
+    """The quantised model, from the cache where it is there and, with ``known``, may be taken."""
+    path = _quantised_path(ckpt, cfg, weights, store)
+    if known and path is not None and path.exists():
+        with contextlib.suppress(LpuError, OSError, KeyError):  # a damaged cache is no reason to fail
+            found = load_quantised(path)
+            store.touch(path)
+            return found
     calibration = _calibration(ckpt, progress, store)
-    progress(f"quantise to int{weights}")
-    model, report = quantise(ckpt, cfg, weights, calibration)
-    return Quantised(model, tuple(report))
+    stage = f"quantise to int{weights}"
+    model, report = quantise(ckpt, cfg, weights, calibration, lambda done, total: progress(stage, done, total))
+    made = Quantised(model, tuple(report))
+    if path is not None:
+        with contextlib.suppress(LpuError):  # a full disk: the result is good all the same
+            save_quantised(path, made)
+            store.trim(path)
+    return made
 
 
 # --------------------------------------------------------------------------------------------------- caching
@@ -335,8 +362,9 @@ def _calibration(ckpt: Checkpoint, progress: Progress, store: _Cache) -> Calibra
             found = _load_calibration(path)
             store.touch(path)
             return found
-    progress("calibrate: the float model writes and reads text")
-    made = calibrate(ckpt)
+    # The second moments of the other inputs are those of the quantised layers before them: firmware.ptq forms them.
+    size = calibration_size(ckpt.shape.parameters_active)
+    made = calibrate(ckpt, *size, inputs={"lm_head_in"}, progress=progress)
     if path is not None and sum(m.nbytes for m in made.moments.values()) <= CALIBRATION_BYTES:
         with contextlib.suppress(LpuError):
             _save_calibration(path, made)

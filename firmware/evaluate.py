@@ -10,14 +10,18 @@ import numpy as np
 
 from hdl.config import Config
 from sim.float_model import FloatModel
+from sim.qmodel import QModel
 from sim.reference import Reference, logits_float
 
-from .checkpoint import Checkpoint
+from .checkpoint import ArrayCheckpoint, Checkpoint
 from .compiler import quantise_model
 from .errors import LpuError
 from .tokenizer import Tokenizer
 
 Progress = Callable[[str, int, int], None]
+
+WINDOW = 512
+"""Tokens of a window at most: bounds the memory of the logits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +50,8 @@ def text_ids(ckpt: Checkpoint, text: Path, tokens: int | None) -> np.ndarray:
 
 
 def windows(ids: np.ndarray, context: int) -> list[np.ndarray]:
-    """Consecutive windows of ``context`` ids; a last one of a single id predicts nothing and is dropped."""
+    """Consecutive windows of ``context`` ids, WINDOW at most; a last one of a single id predicts nothing: dropped."""
+    context = min(context, WINDOW)
     return [w for w in (ids[i : i + context] for i in range(0, len(ids), context)) if len(w) > 1]
 
 
@@ -58,12 +63,16 @@ def negative_log_likelihood(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def evaluate(
-    ckpt: Checkpoint,
+    ckpt: Checkpoint | ArrayCheckpoint,
     cfg: Config,
     ids: np.ndarray,
     progress: Progress | None = None,
+    quantised: Callable[[int], QModel] | None = None,
 ) -> Evaluation:
-    """Perplexity of the float model and of the exact integer model with int8 and int4 weights, on the same windows."""
+    """Perplexity of the float model and of the exact integer model with int8 and int4 weights, on the same windows.
+
+    ``quantised``: the integer model with weights of 8 or 4 bits, for a checkpoint without a folder.
+    """
     report = progress or (lambda stage, done, total: None)
     parts = windows(ids, ckpt.shape.context)
     predicted = sum(len(w) - 1 for w in parts)
@@ -78,10 +87,20 @@ def evaluate(
         report(stage, len(parts), len(parts))
         return float(np.exp(np.concatenate(loss).mean())), np.concatenate(best)
 
+    def integer(bits: int) -> QModel:
+        if quantised is not None:
+            return quantised(bits)
+        assert isinstance(ckpt, Checkpoint)
+
+        def told(stage: str, done: int = 0, total: int = 1) -> None:
+            report(stage, done, total)
+
+        return quantise_model(ckpt.path, cfg, bits, told, context=ckpt.shape.context).model
+
     ppl, best = run("float", FloatModel(ckpt).forward)
     results = {}
     for bits in (8, 4):
-        model = quantise_model(ckpt.path, cfg, bits, lambda stage: report(stage, 0, 1)).model
+        model = integer(bits)
         results[bits] = run(f"int{bits}", lambda w, m=model: logits_float(Reference(m).forward(w)))  # type: ignore[misc]
     agree = {bits: float((top == best).mean()) for bits, (_, top) in results.items()}
     return Evaluation(ppl, results[8][0], results[4][0], agree[8], agree[4], predicted)

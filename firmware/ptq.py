@@ -93,6 +93,8 @@ class _Walk:
         self.bits = bits
         self.max_width = max_width
         self.grids: dict[Key, Grid] = {}
+        # Of the last two streams that were fitted to: q, k and v have the same inputs, and so have gate and up.
+        self._moments: tuple[F32, F32, F32, F32] | None = None
 
     def put(
         self, key: Key, w: F32, bits: int, hessian: NDArray[Any] | None, drift: NDArray[Any] | None = None
@@ -107,7 +109,9 @@ class _Walk:
         bits = self.bits if bits is None else bits
         if not len(y) or w.shape[1] > self.max_width:
             return self.put(key, w, bits, None)
-        return self.put(key, w, bits, y.T @ y, y.T @ (x - y))
+        if self._moments is None or self._moments[0] is not x or self._moments[1] is not y:
+            self._moments = (x, y, y.T @ y, y.T @ (x - y))
+        return self.put(key, w, bits, self._moments[2], self._moments[3])
 
     def layer(self, i: int, w: LayerLike, x: F32, y: F32, length: int, router_bits: int) -> tuple[F32, F32]:
         """Quantise layer `i` with weights w; both residual streams [N, d] before it -> after it."""
@@ -150,10 +154,11 @@ class _Walk:
             # An expert that few tokens chose is fitted to all of them rather than to noise.
             seen = mine if len(mine) >= 2 * s.d else np.arange(len(m))
             gate, up = w.w_gate[e] * w.ffn_norm, w.w_up[e] * w.ffn_norm
-            gate_q = self.fit(("gate", i, e), gate, n[seen], m[seen])
-            up_q = self.fit(("up", i, e), up, n[seen], m[seen])
-            h = silu(n[seen] @ gate.T) * (n[seen] @ up.T)  # [tokens, f]
-            g = silu(m[seen] @ gate_q.T) * (m[seen] @ up_q.T)
+            x, y = n[seen], m[seen]
+            gate_q = self.fit(("gate", i, e), gate, x, y)
+            up_q = self.fit(("up", i, e), up, x, y)
+            h = silu(x @ gate.T) * (x @ up.T)  # [tokens, f]
+            g = silu(y @ gate_q.T) * (y @ up_q.T)
             down_q = self.fit(("down", i, e), w.w_down[e], h, g)
             if len(seen) != len(mine):
                 g = g[mine]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -29,6 +30,8 @@ ROUTER_WIDTH = 8
 """The router is tiny and decides everything after it: int8 always."""
 _ACT_TOP = ACT_RANGE - 1
 _SCL_MAX = (1 << SCALE_BITS) - 1
+_CHUNK = 1 << 18
+"""Weights that are looked at together."""
 _MAX_SHIFT = 56
 """Largest shift of a linear layer: leaves room for the exponent of the scalar that is added to it."""
 
@@ -65,25 +68,39 @@ class _Grid:
 class _Quantiser:
     """The quantised matrices of a checkpoint, and the report on them."""
 
-    def __init__(self, ckpt: CheckpointLike, weights: int, calibration: Calibration, max_width: int):
-        self.grids = quantise_weights(ckpt, weights, calibration, router_bits=ROUTER_WIDTH, max_width=max_width)
+    def __init__(
+        self,
+        ckpt: CheckpointLike,
+        weights: int,
+        calibration: Calibration,
+        max_width: int,
+        progress: Callable[[int, int], None] | None,
+    ):
+        self.grids = quantise_weights(
+            ckpt, weights, calibration, router_bits=ROUTER_WIDTH, max_width=max_width, progress=progress
+        )
         self.weights = weights
         self.report: list[TensorReport] = []
 
     def grid(self, w: np.ndarray, name: str, layer: int | None = None, expert: int | None = None) -> _Grid:
         """The grid of a matrix whose float values are ``w``."""
-        w = np.asarray(w, np.float64)
         q, scale = self.grids[name, layer, expert]
         width = ROUTER_WIDTH if name == "router" else self.weights
-        error = float(((w - q * scale[:, None]) ** 2).sum())
-        power = float((w**2).sum())
+        error = power = norm = 0.0
+        step = max(1, _CHUNK // w.shape[1])  # a large matrix as float64 is memory that is touched once
+        for at in range(0, len(w), step):
+            rows = np.asarray(w[at : at + step], np.float64)
+            error += float(((rows - q[at : at + step] * scale[at : at + step, None]) ** 2).sum())
+            squares = (rows**2).sum(axis=1)
+            power += float(squares.sum())
+            norm = max(norm, float(np.sqrt(squares.max(initial=0.0))))
         snr = math.inf if error <= power * 1e-14 else 10 * math.log10(power / error)
         full = [name] if layer is None else ["layers", str(layer), name]
         full += [] if expert is None else [str(expert)]
         self.report.append(TensorReport(".".join(full), width, snr))
         # A row of zeros is exact with any scale: none that would coarsen those of the other rows.
         scale = np.where(q.any(axis=1), scale, 0.0)
-        return _Grid(q, scale, width, float(np.linalg.norm(w, axis=1).max()))
+        return _Grid(q, scale, width, norm)
 
 
 def _fraction(top_bits: int, bound: float, least: int, most: int) -> int:
@@ -119,17 +136,22 @@ def _integers(scale: np.ndarray, factor: float, shift: int) -> np.ndarray:
 
 
 def quantise(
-    ckpt: CheckpointLike, cfg: Config, weights: int, calibration: Calibration | None = None, max_width: int = 4096
+    ckpt: CheckpointLike,
+    cfg: Config,
+    weights: int,
+    calibration: Calibration | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    max_width: int = 4096,
 ) -> tuple[QModel, list[TensorReport]]:
     """Quantise a checkpoint for a configuration.
 
-    weights: 4 or 8, bits of all weights but the router's (int8 always); max_width: matrices of more inputs are
-    rounded by their weights alone, not for the calibration's inputs. Raises :class:`LpuError` when a
-    reduction could overflow the configuration's accumulators in any format.
+    weights: 4 or 8, bits of all weights but the router's (int8 always); progress: told layers done, of so many;
+    max_width: matrices of more inputs are rounded by their weights alone, not for the calibration's inputs. Raises
+    :class:`LpuError` when a reduction could overflow the configuration's accumulators in any format.
     """
     s = ckpt.shape
     calibration = calibration or calibrate(ckpt)
-    quantiser = _Quantiser(ckpt, weights, calibration, max_width)
+    quantiser = _Quantiser(ckpt, weights, calibration, max_width, progress)
     grid = quantiser.grid
     root_d = math.sqrt(s.d)
     q: list[_Grid] = []

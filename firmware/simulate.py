@@ -17,6 +17,7 @@ from .checkpoint import ModelShape
 from .driver import Driver, Part, run_parts
 from .errors import LpuError
 from .image_file import Image
+from .public_models import PUBLIC, public_folder
 from .scalar import scalar
 from .sim_transport import SimTransport
 
@@ -146,12 +147,17 @@ def utilisation(shape: ModelShape, cfg: Config, weights: int, position: int, cyc
 
 
 def resolve_model(name: str) -> Path:
-    """A model folder by path, or by the name of a shipped one. Raises :class:`LpuError` listing the shipped ones."""
+    """A model folder by path, by the name of a shipped one, or by that of a public one, which is fetched.
+
+    Raises :class:`LpuError` listing the names.
+    """
+    if name in PUBLIC and not (Path(name) / "config.json").is_file():
+        return public_folder(name)
     for path in (Path(name), SHIPPED / name):
         if (path / "config.json").is_file():
             return path
-    names = ", ".join(shipped_models())
-    raise LpuError(f"{name}: no folder with a config.json, and no shipped model of that name ({names})")
+    names = ", ".join([*shipped_models(), *PUBLIC])
+    raise LpuError(f"{name}: no folder with a config.json, and no known model of that name ({names})")
 
 
 def shipped_models() -> list[str]:

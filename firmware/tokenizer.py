@@ -12,6 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as _Library
 
+from firmware.chat_template import read_template, render
 from firmware.errors import TokenizerError
 
 
@@ -120,6 +121,17 @@ class Tokenizer:
         if special and self._bos is not None and ids[:1] != [self._bos]:
             ids.insert(0, self._bos)
         return ids
+
+    def chat(self, prompt: str) -> list[int] | None:
+        """Token ids that a chat model answers ``prompt`` after; None where the folder has no chat template.
+
+        Raises TokenizerError without a tokenizer, or for a template that fails.
+        """
+        template = read_template(self.path)
+        if template is None:
+            return None
+        text = render(self.path, template, [{"role": "user", "content": prompt}])
+        return list(self._need().encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int], special: bool = False) -> str:
         """Text of token ids; `special` also writes out tokens such as the end mark.

@@ -307,12 +307,14 @@ class FloatModel:
         seed: int,
         temperature: float = 1.0,
         start: Sequence[int] | I64 | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> I64:
         """Text of the model itself, ids [n_seqs, length], reproducible from `seed`.
 
         The first token of each sequence is `start` [n_seqs]; by default even sequences begin with the start
         token, if the model has one, and all others with a token drawn evenly from the vocabulary. Tokens are
-        drawn from softmax(logits / temperature); end tokens do not end a sequence.
+        drawn from softmax(logits / temperature); end tokens do not end a sequence. `progress` is called with the
+        tokens of each sequence that are there, and `length`.
         """
         s = self.shape
         if length > s.context:
@@ -329,6 +331,8 @@ class FloatModel:
             logits = self.forward(ids[:, t : t + 1], cache)[:, 0]  # [B, V]
             # Gumbel-max: the arg-max of logits / T + Gumbel noise is a draw from softmax(logits / T).
             ids[:, t + 1] = np.argmax(logits + temperature * rng.gumbel(size=logits.shape), axis=-1)
+            if progress:
+                progress(t + 2, length)
         return ids
 
 

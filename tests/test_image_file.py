@@ -375,17 +375,17 @@ def test_cache(tmp_path: Path) -> None:
     """The second run takes the first one's results; other inputs are other results."""
     folder, cache = write_model(tmp_path / "m", SMALL), tmp_path / "cache"
     stages: list[str] = []
-    first = compile_model(folder, TINY, 4, stages.append, cache)
+    first = compile_model(folder, TINY, 4, lambda stage, *step: stages.append(stage), cache)
     assert not first.cached and any(s.startswith("calibrate") for s in stages)
     stages.clear()
-    second = compile_model(folder, TINY, 4, stages.append, cache)
+    second = compile_model(folder, TINY, 4, lambda stage, *step: stages.append(stage), cache)
     assert second.cached and stages == ["read the checkpoint"]
     assert list(second.image.parts()) == list(first.image.parts())
     assert model_digest(second.qmodel) == model_digest(first.qmodel) == second.image.meta["qmodel"]
     assert second.report == first.report and second.needs == first.needs
     assert second.qmodel.tied == first.qmodel.tied
     stages.clear()
-    assert not compile_model(folder, TINY, 8, stages.append, cache).cached
+    assert not compile_model(folder, TINY, 8, lambda stage, *step: stages.append(stage), cache).cached
     assert not any(s.startswith("calibrate") for s in stages), "calibration depends on the model alone"
     edit_config(folder, rms_norm_eps=1e-3)
     assert not compile_model(folder, TINY, 4, cache=cache).cached
@@ -454,7 +454,7 @@ def test_too_large(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "m", SPEC.with_(d=64, ffn=128, layers=3))
     stages: list[str] = []
     with pytest.raises(LpuError, match=r"does not fit config tiny:\n.*weight words .*needs +\d+ +has +2048"):
-        compile_model(folder, TINY, 4, stages.append, cache=None)
+        compile_model(folder, TINY, 4, lambda stage, *step: stages.append(stage), cache=None)
     assert stages == ["read the checkpoint"]
 
 

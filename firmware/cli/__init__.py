@@ -19,8 +19,8 @@ from hdl.isa import IsaError
 from ..errors import LpuError
 
 _HERE = (
-    "compile", "info", "sim", "generate", "chat", "listen", "load", "program", "eval", "bench", "plan", "logits",
-    "asm", "disasm",
+    "compile", "info", "sim", "generate", "chat", "listen", "load", "program", "eval", "fidelity", "bench", "plan",
+    "logits", "asm", "disasm",
 )
 # By name: boards may import the firmware, never the other way round.
 COMMANDS = {name: f"{__name__}.{name}" for name in _HERE} | {

@@ -30,8 +30,9 @@ class Bars:
             self.tasks[stage] = self.progress.add_task(stage, total=total)
         self.progress.update(self.tasks[stage], completed=done, total=total)
 
-    def stage(self, name: str) -> None:
-        """A stage without steps begins; the one before it has ended."""
-        for task in self.tasks.values():
-            self.progress.update(task, completed=self.progress.tasks[task].total)
-        self(name, 0, 1)
+    def stage(self, name: str, done: int = 0, total: int = 1) -> None:
+        """A stage begins, and the one before it has ended; or so much of it is done."""
+        if name not in self.tasks:
+            for task in self.tasks.values():
+                self.progress.update(task, completed=self.progress.tasks[task].total)
+        self(name, done, total)

@@ -17,9 +17,11 @@ from hdl.config import get_config
 from ..compiler import CACHE, Compilation, compile_model, parse_weights, sample_positions
 from ..errors import LpuError
 from ..image_file import write_image
+from ..public_models import default_config, default_context
 from ..quantise import TensorReport
 from ..simulate import resolve_model
 from . import tables
+from .bars import Bars
 
 
 @click.command(
@@ -29,7 +31,7 @@ from . import tables
 @click.option(
     "-o", "--output", metavar="IMAGE", type=click.Path(path_type=Path), required=True, help="Image to write."
 )
-@tables.config_option()
+@tables.config_option(None)
 @click.option("--weights", metavar="WIDTH", help="int4 or int8  [default: the config's].")
 @click.option("--context", type=click.IntRange(2), help="Positions  [default: all that model and config allow].")
 @click.option("--report", is_flag=True, help="Print the error of every tensor, not a line per kind.")
@@ -37,7 +39,7 @@ from . import tables
 def command(
     model: str,
     output: Path,
-    config_name: str,
+    config_name: str | None,
     weights: str | None,
     context: int | None,
     report: bool,
@@ -48,14 +50,15 @@ def command(
     Prints the quantisation error, what the model needs of each memory, and the exact cycle count of a token.
     Nothing is simulated: the schedule is static.
     """
-    cfg = get_config(config_name)
+    cfg = get_config(config_name or default_config(model, "ulx3s-85f"))
+    context = context or default_context(model, cfg)
     bits = parse_weights(weights) if weights else cfg.weight_bits
     folder = resolve_model(model)
     if not output.absolute().parent.is_dir() or output.is_dir():
         raise LpuError(f"{output}: cannot be written: no such folder, or a folder itself")
-    with Console(stderr=True).status("compile") as status:
-        result = compile_model(folder, cfg, bits, status.update, None if no_cache else CACHE, context)
-        status.update("write the image")
+    with Bars(Console(stderr=True)) as bars:
+        result = compile_model(folder, cfg, bits, bars.stage, None if no_cache else CACHE, context)
+        bars.stage("write the image")
         write_image(output, result.image)
     _print(result, output, report)
 

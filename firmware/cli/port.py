@@ -72,8 +72,9 @@ def image_for(model_name: str | None, image_path: Path | None) -> ImageFor:
     def image(cfg: Config) -> Image:
         if image_path is not None:
             return read_image(image_path, cfg)
-        with Console(stderr=True).status("compile") as status:
-            return compile_model(resolve_model(model_name or SHIPPED_MODEL), cfg, None, status.update, CACHE).image
+        folder = resolve_model(model_name or SHIPPED_MODEL)
+        with Bars(Console(stderr=True)) as bars:
+            return compile_model(folder, cfg, None, bars.stage, CACHE).image
 
     return image
 

@@ -18,6 +18,7 @@ from ..checkpoint import ModelShape
 from ..compiler import compile_model
 from ..errors import LpuError
 from ..image_file import Image
+from ..public_models import default_config, default_context
 from ..rtl import build_core
 from ..simulate import REPORT_POSITION, Outcome, Request, Waves, resolve_model, simulate, utilisation
 from ..tokenizer import Tokenizer
@@ -27,15 +28,19 @@ from .writer import Writer
 
 REPORT = Path("build/sim/report.json")
 DEFAULT_PROMPT = "Once upon a time, there was a little"
+DEFAULT_QUESTION = "What is the capital of France?"
+"""For a model with a chat template."""
+DEFAULT_CONFIG = "ulx3s-85f"
 
 
 @click.command("sim", epilog='Example: lpu sim --prompt "One day, a frog" --tokens 48 --temperature 0.8 --seed 3')
 @click.option("--prompt", help="Text the model continues (token ids separated by commas without a tokenizer).")
+@click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the model's chat template.")
 @click.option("--tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens to generate at most.")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0: greedy.")
 @click.option("--topk", type=click.IntRange(0), default=0, show_default=True, help="Sample among the k best; 0: all.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling noise.")
-@click.option("--config", "config_name", default="ulx3s-85f", show_default=True, help="Size of the LPU.")
+@click.option("--config", "config_name", help=f"Size of the LPU  [default: {DEFAULT_CONFIG}, or what the model needs].")
 @click.option("--model", "model_name", default=SHIPPED_MODEL, show_default=True, help="Folder or shipped model.")
 @click.option("--weights", type=click.Choice(["int4", "int8"]), help="Width of the weights  [default: the config's].")
 @click.option("--context", type=click.IntRange(2), help="Positions  [default: all that model and config allow].")
@@ -53,11 +58,12 @@ def command(**options: Any) -> None:
 
 
 def run(
-    prompt: str | None, tokens: int, temperature: float, topk: int, seed: int, config_name: str, model_name: str,
-    weights: str | None, context: int | None, waves: bool, wave_window: str, report: Path,
+    prompt: str | None, raw: bool, tokens: int, temperature: float, topk: int, seed: int, config_name: str | None,
+    model_name: str, weights: str | None, context: int | None, waves: bool, wave_window: str, report: Path,
 ) -> int:  # fmt: skip
     """The command; returns the exit code."""
-    cfg = get_config(config_name)
+    cfg = get_config(config_name or default_config(model_name, DEFAULT_CONFIG))
+    context = context or default_context(model_name, cfg)
     folder = resolve_model(model_name)
     bits = int(weights.removeprefix("int")) if weights else cfg.weight_bits
     window = _window(wave_window, report) if waves else None
@@ -67,14 +73,16 @@ def run(
         compilation = compile_model(folder, cfg, bits, bars.stage, context=context)
         image, shape = compilation.image, compilation.shape
         tokenizer = Tokenizer(folder, shape.vocab)
-        default = DEFAULT_PROMPT if tokenizer.available else "1"
-        ids = prompt_ids(tokenizer, default if prompt is None else prompt)
+        said, ids = _prompt(tokenizer, prompt, raw)
         request = Request(ids, tokens, temperature, topk, seed, sorted(tokenizer.stop_ids)[:2])
         library = build_core(cfg, waves, bars)
     if window:
         window = dataclasses.replace(window, path=window.path.with_suffix(f".{library.trace}"))
     text = Writer(tokenizer)
-    text.prompt(request.prompt)
+    if said is None:
+        text.prompt(request.prompt)
+    else:
+        text.say(said)
     outcome = simulate(library, image, compilation.qmodel, cfg, request, text.token, waves=window)
     text.finish()
     if window:
@@ -86,6 +94,17 @@ def run(
     if not outcome.matches:
         errors.print("[red]the RTL differs from the reference or from the predicted cycles[/red]")
     return 0 if outcome.matches else 1
+
+
+def _prompt(tokenizer: Tokenizer, prompt: str | None, raw: bool) -> tuple[str | None, list[int]]:
+    """(what a user says to a chat model, or None; ids to start with)."""
+    if tokenizer.available and not raw:
+        said = DEFAULT_QUESTION if prompt is None else prompt
+        chat = tokenizer.chat(said)
+        if chat is not None:
+            return said, chat
+    default = DEFAULT_PROMPT if tokenizer.available else "1"
+    return None, prompt_ids(tokenizer, default if prompt is None else prompt)
 
 
 def _window(text: str, report: Path) -> Waves:

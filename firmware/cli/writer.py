@@ -24,6 +24,10 @@ class Writer:
         if self.tokenizer:
             self._write(self.tokenizer.decode(list(ids)))
 
+    def say(self, said: str) -> None:
+        """What a user says, on a line of its own; not part of ``text``."""
+        self._write(said + "\n")
+
     def token(self, token: int) -> None:
         """One token more."""
         self._add(self.stream.step(token) if self.stream else f"{token} ")
