@@ -52,12 +52,11 @@ def quantise_weights(
 
     `embed_bits` (default: `bits`) holds for "embed" and "lm_head". Inputs wider than `max_width` are
     rounded by the weights alone; with `calibration=None` all are, and no text is run. `progress(done,
-    total)` counts layers.
+    total)` counts matrices.
     """
-    walk = _Walk(ckpt, bits, max_width)
+    walk = _Walk(ckpt, bits, max_width, progress or (lambda done, total: None))
     head_bits = bits if embed_bits is None else embed_bits
     s = ckpt.shape
-    done = progress or (lambda done, total: None)
     embed, final_gain = np.asarray(ckpt.embed), np.asarray(ckpt.final_norm)
 
     moment = calibration.hessian(None, "lm_head") if calibration is not None and s.tied else None
@@ -70,9 +69,7 @@ def quantise_weights(
         tokens, length = calibration.ids.reshape(-1), calibration.ids.shape[1]
         x, y = embed[tokens], rounded[tokens]  # [N, d] each: the exact and the quantised residual stream
     for i in range(s.layers):
-        done(i, s.layers)
         x, y = walk.layer(i, ckpt.layer(i), x, y, length, router_bits)
-    done(s.layers, s.layers)
     if not s.tied:
         walk.fit(
             ("lm_head", None, None),
@@ -87,8 +84,12 @@ def quantise_weights(
 class _Walk:
     """Collects the grids; `x` is always the exact stream's tensor, `y` the quantised stream's."""
 
-    def __init__(self, ckpt: CheckpointLike, bits: int, max_width: int) -> None:
-        self.shape = ckpt.shape
+    def __init__(
+        self, ckpt: CheckpointLike, bits: int, max_width: int, progress: Callable[[int, int], None]
+    ) -> None:
+        self.shape = s = ckpt.shape
+        self.progress = progress
+        self.total = s.layers * (4 + (s.experts > 1) + 3 * s.experts) + (1 if s.tied else 2)
         self.model = FloatModel(ckpt, keep=False)
         self.bits = bits
         self.max_width = max_width
@@ -102,6 +103,7 @@ class _Walk:
         """Round w [O, K], note the grid under `key`, and give back the float32 weights that it stands for."""
         q, scale = quantise_rows(w, bits, hessian, drift=drift)
         self.grids[key] = q, scale
+        self.progress(len(self.grids), self.total)
         return (q * scale[:, None]).astype(np.float32)
 
     def fit(self, key: Key, w: F32, x: F32, y: F32, bits: int | None = None) -> F32:

@@ -145,7 +145,7 @@ def quantise(
 ) -> tuple[QModel, list[TensorReport]]:
     """Quantise a checkpoint for a configuration.
 
-    weights: 4 or 8, bits of all weights but the router's (int8 always); progress: told layers done, of so many;
+    weights: 4 or 8, bits of all weights but the router's (int8 always); progress: told matrices rounded, of so many;
     max_width: matrices of more inputs are rounded by their weights alone, not for the calibration's inputs. Raises
     :class:`LpuError` when a reduction could overflow the configuration's accumulators in any format.
     """

@@ -65,8 +65,8 @@ def run(config_name: str, weights: str, tokens: int, seed: int, cut: bool, oracl
     with Bars(Console(stderr=True)) as bars:
         library = build_core(cfg, progress=bars)
         clock("build")
-        bars.stage("make and quantise the weights")
-        model = quantise_layer(ckpt, cfg, bits, ids)
+        bars.stage("calibrate")
+        model = quantise_layer(ckpt, cfg, bits, ids, lambda done, total: bars("quantise", done, total))
         clock("quantise")
         bars.stage("lower and schedule")
         compiled = lower(model, cfg)

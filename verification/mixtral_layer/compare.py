@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,14 @@ from sim.reference import Reference, Sampling, choose
 from .rtl import LayerRun
 
 
-def quantise_layer(ckpt: CheckpointLike, cfg: Config, weights: int, ids: NDArray[np.int64]) -> QModel:
+def quantise_layer(
+    ckpt: CheckpointLike, cfg: Config, weights: int, ids: NDArray[np.int64],
+    progress: Callable[[int, int], None] | None = None,
+) -> QModel:  # fmt: skip
     """The integers of the layer; formats are calibrated on ``ids`` [T]. Weights are rounded to the nearest of their
     grid: no second moments of 14,336 inputs are collected."""
     calibration = calibrate(ckpt, ids=ids[None], max_width=0, keep=False)
-    return quantise(ckpt, cfg, weights, calibration, max_width=0)[0]
+    return quantise(ckpt, cfg, weights, calibration, progress, max_width=0)[0]
 
 
 @dataclasses.dataclass(frozen=True)
