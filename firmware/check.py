@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hdl.config import Config
-from hdl.isa import Instr, IsaError, Phase, Program, Queue, SxmMode, TopOp, get_isa
+from hdl.isa import PHASE_FIELDS, Instr, IsaError, Phase, Program, Queue, SxmMode, TopOp, get_isa
 from hdl.timing import get_timing
 
 from .asm import split_phases
@@ -19,6 +19,8 @@ from .errors import LpuError
 from .schedule import key_counts, loop_span
 
 _MOST = 20
+CYCLES_MAX = 1 << next(f.bits for f in PHASE_FIELDS if f.name == "dur")
+"""As wide as a phase's own length is the sequencer's counter of its cycles, the variable part included."""
 
 
 def check_program(program: Program, cfg: Config, name: str = "program") -> None:
@@ -52,6 +54,8 @@ def problems(program: Program, cfg: Config) -> Iterator[str]:
         longest = phase.cycles(most)
         if longest < shortest:
             yield f"phase {index}: {longest} cycles, the shortest phase has {shortest}"
+        if longest >= CYCLES_MAX:
+            yield f"phase {index}: {longest:,} cycles, a phase has fewer than {CYCLES_MAX:,}"
         for q, instrs in here.items():
             yield from _times(cfg, f"phase {index}: {q.name}", instrs, bool(entered or phase.loop_begin), longest)
             for instr in instrs:

@@ -172,7 +172,10 @@ class TokenProgram:
 
         Behind the boundary x is ready at a fixed cycle, whichever way the boundary was reached.
         """
-        until = x_ready - self._x_behind, *self._settled()
+        until = [x_ready - self._x_behind, *self._settled()]
+        if prompt_final and self.layout.cfg.ecc:
+            # An error in the last words that are read is still this token's.
+            until.append(self.sched.last[Queue.ABC] + self.t.issue + self.t.memory_error + 1)
         self.sched.close(note, *until, loop_end=loop_end, prompt_final=prompt_final)
         self._jump_target()
         return self.sched.start + self._x_behind

@@ -52,6 +52,8 @@ class Scheduler:
         self.counts = key_counts(cfg, keys)
         self.start: Times = np.zeros(len(keys), np.int64)
         self.free: dict[Queue, Times] = {}
+        self.last: dict[Queue, Times] = {}
+        """Last micro-op so far."""
         self.phases: list[Phase] = []
         self.code: dict[Queue, list[Instr]] = {q: [] for q in Queue}
         self._open: dict[Queue, list[_Placed]] = {}
@@ -116,6 +118,7 @@ class Scheduler:
         self._open.setdefault(slot.queue, []).append(_Placed(time, instr))
         issue = self.start + time
         last = issue + self.span(slot.fields)
+        self.last[slot.queue] = last
         self.free[slot.queue] = np.maximum(issue + self.fetch_gap(slot.queue), last + 1)
         if slot.queue is Queue.VX:
             self._z_busy = np.maximum(self._z_busy, last + self.timing.vx(slot.fields["op"]))  # type: ignore[arg-type]

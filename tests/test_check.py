@@ -33,6 +33,7 @@ def test_compiled_programs_pass() -> None:
     ("text", "message"),
     [
         ("PHASE dur=6 final", "phase 0: 6 cycles, the shortest phase has 7"),
+        ("PHASE dur=1048575 slope=1 count=SETS final", r"phase 0: 1,048,\d+ cycles, a phase has fewer than 1,048,576"),
         ("PHASE dur=20 final\nSR.RUN @5", "phase 0: SR @5: can issue from cycle 6 on"),
         ("PHASE dur=20\nPHASE dur=20 loop_begin loop_end final\nSR.RUN @5", "phase 1: SR @5: can issue from cycle 6"),
         ("PHASE dur=40 final\nSR.RUN @6\nSR.RUN @11", "phase 0: SR @11: can issue from cycle 12 on"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from firmware import isa_doc
-from hdl.config import CONFIGS, Config
+from hdl.config import CONFIGS, SOFTMAX_BANKS, Config
 from hdl.isa import (
     FETCH_BITS,
     PHASE_BITS,
@@ -64,6 +64,14 @@ def test_formats(cfg: Config) -> None:
         assert fmt.bits <= fmt.words * FETCH_BITS
         for field in fmt.fields:
             assert field.enum is None or max(field.enum) < 1 << field.bits
+
+
+@each_config
+def test_every_code_of_a_bank_is_one(cfg: Config) -> None:
+    """A field that names a bank of MAX and SUM has no code without a bank."""
+    fields = [f for fmt in get_isa(cfg).formats.values() for f in fmt.fields if f.name == "bank"]
+    assert len(fields) >= 3
+    assert {1 << f.bits for f in fields} == {SOFTMAX_BANKS}
 
 
 @each_config

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import zlib
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from cobs import cobs
@@ -29,6 +31,8 @@ from hdl.config import CONFIGS, TINY
 from hdl.contract import contract_hash
 from hdl.image import Reason, Space, row_bytes
 from hdl.link import Fault, Reply, Request
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "link.md"
 
 
 def random_frames(seed: int, count: int) -> list[Frame]:
@@ -221,3 +225,20 @@ def test_scalars_are_the_nearest() -> None:
 def test_no_scalar(value: float) -> None:
     with pytest.raises(LpuError, match="no scalar"):
         scalar(value)
+
+
+@pytest.mark.parametrize(("kind", "pattern"), [
+    (Request, r"^\| ([A-Z]+) \| (0[1-9]) \|"),
+    (Reply, r"^\| ([A-Z]+) \| (8[0-9]) \|"),
+])  # fmt: skip
+def test_types_are_those_of_the_page(kind: type[Request] | type[Reply], pattern: str) -> None:
+    """Each type of frame has the number that docs/link.md gives it."""
+    said = {name: int(code, 16) for name, code in re.findall(pattern, PAGE.read_text(), re.MULTILINE)}
+    assert said == {name: int(member) for name, member in kind.__members__.items()}
+
+
+def test_faults_are_those_of_the_page() -> None:
+    """Each fault has the number that docs/link.md gives it, and none but "no fault" is left out."""
+    text = PAGE.read_text().split("Faults (`hdl.link.Fault`):")[1].split(";")[0]
+    said = {name: int(code) for code, name in re.findall(r"(\d+) ([A-Z]+)", text)}
+    assert said | {"NONE": 0} == {name: int(member) for name, member in Fault.__members__.items()}

@@ -8,6 +8,7 @@ overwritten before it is read.
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from firmware.lower import lower
 from firmware.scalar import scalar
 from hdl.config import CONFIGS, TINY, ULX3S_85F, Config, get_config
 from hdl.image import Reason, Space
-from sim.machine import Machine, MachineError
+from hdl.uop import index_bits
+from sim.machine import Machine, MachineError, TokenRun
 from sim.reference import Reference, Sampling
 from tests.util_random import Runner
 from verification.random_model import INITS, make_model, quantised, random_sampling, random_shape, shape
@@ -205,3 +207,13 @@ def test_too_large_a_model_is_refused_before_the_program_is_made() -> None:
     model = quantised(make_model(shape(context=100, layers=1), np.random.default_rng(0)), ULX3S_85F, 8)
     with pytest.raises(LpuError, match=r"positions +needs +100  has +64  <- too small"):
         lower(model, TINY)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_index_is_as_wide_as_the_hardware_s(config: str) -> None:
+    """As many rows in one instruction as a micro-op's index counts, and not one more."""
+    run = SimpleNamespace(cfg=CONFIGS[config])
+    most = 1 << index_bits(run.cfg)
+    TokenRun._count(run, SimpleNamespace(idx=most - 1))  # type: ignore[arg-type]
+    with pytest.raises(MachineError, match=f"more than {most} rows"):
+        TokenRun._count(run, SimpleNamespace(idx=most))  # type: ignore[arg-type]

@@ -7,11 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 from amaranth.back import verilog
+from amaranth.hdl import Module, ResetInserter, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
 from hdl.config import TINY, ULX3S_85F
 from hdl.image import Space
-from hdl.mem import ActMemory, Bank, TableSlice, VectorSlice
+from hdl.mem import ActMemory, Bank, TableSlice, VectorSlice, register_write
 from verification.bench_mem import SCENARIOS, MemSlices
 
 SIZES = {"tiny": TINY, "ulx3s": ULX3S_85F, "v8": dataclasses.replace(TINY, columns=8, vlanes=8)}
@@ -72,3 +75,49 @@ def test_bank(granularity: int | None, rng: np.random.Generator) -> None:
     sim.add_clock(1e-6)
     sim.add_testbench(bench)
     sim.run()
+
+
+class _Written(wiring.Component):
+    """A bank that is written through registers."""
+
+    def __init__(self) -> None:
+        super().__init__({"en": In(1), "addr": In(4), "data": In(8), "row": In(4), "out": Out(8)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.bank = bank = Bank(width=8, depth=16)
+        register_write(m, bank.w, self.en, self.addr, self.data)
+        m.d.comb += [bank.r.en.eq(1), bank.r.addr.eq(self.row), self.out.eq(bank.r.data)]
+        return m
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_reset_ends_a_registered_write(reset: bool) -> None:
+    """A row is written a cycle after it is given, but not behind a reset; and no other row instead."""
+    dut = _Written()
+    rst = Signal()
+    found = []
+
+    async def bench(ctx) -> None:
+        for row in range(16):
+            ctx.set(dut.en, 1)
+            ctx.set(dut.addr, row)
+            ctx.set(dut.data, 100 + row)
+            await ctx.tick()
+        ctx.set(dut.addr, 5)
+        ctx.set(dut.data, 255)
+        ctx.set(rst, reset)
+        await ctx.tick()
+        ctx.set(dut.en, 0)
+        ctx.set(rst, 0)
+        await ctx.tick()
+        for row in range(16):
+            ctx.set(dut.row, row)
+            await ctx.tick().repeat(2)
+            found.append(ctx.get(dut.out))
+
+    sim = Simulator(ResetInserter(rst)(dut))
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+    assert found == [255 if row == 5 and not reset else 100 + row for row in range(16)]

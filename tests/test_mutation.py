@@ -173,6 +173,22 @@ def test_record_lists_what_survived(tmp_path: Path) -> None:
     assert order[1].kind in report.table(run.results())
 
 
+def test_share_within_reach(tmp_path: Path) -> None:
+    """What was not tried yet may still be noticed; survivors stay; those that are explained are none."""
+    store = Store(tmp_path / "results.json")
+    run = Campaign(200, 1, store=store)
+    assert report.within_reach(run) == 1
+    order = run.orders["hdl/mem.py"]
+    for site, verdict in zip(order, [KILLED, SURVIVED], strict=False):
+        store.put(f"{site.id}@{run.target}", vars(_result(site, verdict, run.target)))
+    assert report.within_reach(run) == 199 / 200
+    for path, quota in run.quotas.items():
+        for i, site in enumerate(run.orders[path][:quota]):
+            store.put(f"{site.id}@{run.target}", vars(_result(site, SURVIVED if i == 0 else KILLED, run.target)))
+    assert report.untried(run, run.results()) == 0
+    assert report.within_reach(run) == report.share(run.results()) < 0.95
+
+
 def test_scratch_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the sources; a mutant is gone when its turn is over, whatever happens."""
     monkeypatch.setattr(tree, "TREE", tmp_path / "tree")

@@ -16,6 +16,7 @@ from amaranth.sim import Simulator
 from hdl.config import TINY, ULX3S_85F
 from hdl.mxm import Mxm
 from hdl.mxm.column import MULTIPLY, LaneMultiplier, add_carry, pack, shift_up, unpack_high, unpack_low
+from hdl.mxm.tile import sum_of
 from verification.bench_mxm import SCENARIOS, shallow
 
 # No size is special: fewer vlanes than a block and as many, one block a word and several.
@@ -88,6 +89,24 @@ def sum_all(checks: list[Value]) -> Value:
     for check in checks[1:]:
         total = total & check
     return total
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_sums_of_errors(count: int) -> None:
+    """As many errors as there are, of any number of columns."""
+    flags = Signal(count)
+    m = Module()
+    total = Signal(8)
+    m.d.comb += total.eq(sum_of(list(flags)))
+
+    async def bench(ctx) -> None:
+        for value in range(1 << count):
+            ctx.set(flags, value)
+            assert ctx.get(total) == value.bit_count()
+
+    sim = Simulator(m)
+    sim.add_testbench(bench)
+    sim.run()
 
 
 def test_packing_is_exact() -> None:

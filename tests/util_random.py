@@ -10,18 +10,21 @@ from firmware.lower import Compiled
 from firmware.schedule import token_cycles
 from hdl.image import Param
 from hdl.isa import Queue
+from hdl.timing import get_timing
 from sim import numerics as nx
 from sim.machine import Machine, Retired
 from sim.reference import Reference, Sampling, choose
 
 
 class Runner:
-    """A compiled model on an instruction-level machine, each token's logits and cycles checked as it goes."""
+    """A compiled model on an instruction-level machine, each token's logits and cycles checked as it goes, and that its
+    last weights are read while an error can still end it."""
 
     def __init__(self, compiled: Compiled):
         self.compiled = compiled
         self.model = compiled.layout.model
         self._rows: list[list[int]] = []
+        self._last_read = 0
         self.machine = Machine(compiled.cfg, self._watch)
         for s in compiled.sections:
             self.machine.load(s.space, s.sub, s.address, s.data)
@@ -30,6 +33,8 @@ class Runner:
     def _watch(self, retired: Retired) -> None:
         if retired.queue is Queue.TOP and retired.text.startswith("insert"):
             self._rows.append([int(n) for n in re.findall(r"-?\d+", retired.text)])
+        if retired.queue is Queue.ABC:
+            self._last_read = max(self._last_read, retired.cycle)
 
     def run(
         self,
@@ -61,6 +66,9 @@ class Runner:
                 record.sampled,
             )  # fmt: skip
             assert record.cycles == predicted, f"position {position}: cycles"
+            behind, self._last_read = record.cycles - 1 - self._last_read, 0
+            early = behind - get_timing(self.compiled.cfg).memory_error
+            assert early >= 0, f"position {position}: weights read {-early} cycles too late for an error"
             if not record.sampled:
                 continue
             rows = -(-s.vocab // self.compiled.cfg.vlanes)

@@ -6,7 +6,7 @@ gaps. The token loop is computed here from the documents (``hdl/image.py``: ``Ru
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cocotb
@@ -31,6 +31,8 @@ from verification.script import Script, pack
 
 START = 4
 """Cycles from a start pulse to the first cycle of the first token."""
+LOST = 2
+"""Cycles before a token's last one in which a memory error is just in time for it."""
 
 
 def record_layout(cfg: Config) -> data.StructLayout:
@@ -55,6 +57,7 @@ class IcuProbe(wiring.Component):
             "expert_id": In(address_bits(cfg.experts_max)),
             "next_token_valid": In(1),
             "next_token": In(cfg.token_bits),
+            "memory_error": In(1),
             "busy": Out(1),
             "fault": Out(1),
             "token_end": Out(record_layout(cfg).size),
@@ -77,6 +80,7 @@ class IcuProbe(wiring.Component):
             icu.expert_id.eq(self.expert_id),
             icu.next_token_valid.eq(self.next_token_valid),
             icu.next_token.eq(self.next_token),
+            icu.memory_error.eq(self.memory_error),
             self.busy.eq(control.busy),
             self.fault.eq(icu.fault),
             self.state.eq(Value.cast(icu.state)),
@@ -215,6 +219,8 @@ class IcuSession:
         """First cycle of the script that is not planned yet."""
         self.machine = _IssueMachine(cfg, rng)
         self.position = -1
+        self.spoilt = False
+        """A memory error came too late for its token: it ends the next one, of whichever run."""
         self._programs = 0
 
     def load(self, space: Space, sub: int, address: int, rows: bytes) -> None:
@@ -277,9 +283,11 @@ class IcuSession:
         stop_after: int | None = None,
         clear: bool = True,
         abort_in: int | None = None,
+        errors: Sequence[tuple[int, int | None]] = (),
     ) -> Reason:
         """One run, every pulse at random; ``stop_after``: this many samples, the last one is a stop id;
-        ``abort_in``: token in which to abort. Returns how it must end."""
+        ``abort_in``: token in which to abort; ``errors``: memory errors, each with its token and how many cycles
+        before that one's last (None: any time in the token that is early enough). Returns how it must end."""
         cfg, rng, s, p = self.cfg, self.rng, self.script, self.machine.param
         timing = get_timing(cfg)
         samples = [int(x) for x in rng.integers(0, cfg.vocab_max, limit)]
@@ -326,9 +334,18 @@ class IcuSession:
                 at = int(rng.choice([end - 1, end, int(rng.integers(start, end + 1))]))
                 s.drive(at, run_abort=1)
                 aborted = at < end - 1
+            lost, late = self.spoilt, False
+            for early in (early for where, early in errors if where == index):
+                at = int(rng.integers(start, end - 1)) if early is None else end - early
+                s.drive(at, memory_error=1)
+                lost |= at <= end - LOST
+                late |= (at == end - 1 and not lost) or at >= end  # a lost token takes with it what came before its end
+            self.spoilt = late
             made += sampled
             reason = None
-            if sampled and best in stops:
+            if lost:
+                reason = Reason.MEMORY
+            elif sampled and best in stops:
                 reason = Reason.STOP_TOKEN
             elif sampled and made >= limit:
                 reason = Reason.LIMIT
@@ -336,8 +353,8 @@ class IcuSession:
                 reason = Reason.CONTEXT
             elif aborted:
                 reason = Reason.ABORT
-            ended = {"record": 1, "sampled": int(sampled), "token": best if sampled else 0, "cycles": cycles,
-                     "done": int(reason is not None), "reason": reason or 0}  # fmt: skip
+            told = {"record": 1, "sampled": int(sampled), "token": best if sampled else 0, "cycles": cycles}
+            ended = ({} if lost else told) | {"done": int(reason is not None), "reason": reason or 0}
             s.expect(end, "token_end", pack(record_layout(cfg), ended), f"end of token {index}")
             start = end + 1
             if reason is not None:
@@ -417,6 +434,35 @@ def run_control(cfg: Config, rng: np.random.Generator) -> Script:
     return session.finish()
 
 
+def memory_errors(cfg: Config, rng: np.random.Generator) -> Script:
+    """A token in which a word could not be corrected is not told, and its run ends; in the last two cycles an error is
+    the next token's, and behind a run the next run's, whether or not that begins anew; then it is forgotten."""
+    session = IcuSession(cfg, rng)
+    _program(session, 12, int(rng.integers(3, 12)), 2)
+
+    def run(prompt: int, limit: int, *errors: tuple[int, int | None], **more: Any) -> Reason:
+        return session.run(_prompt(session, prompt), limit, errors=errors, **more)
+
+    assert run(3, 4, (0, None)) is Reason.MEMORY  # a prompt's token
+    assert run(3, 4, (2, None)) is Reason.MEMORY  # the first that is sampled
+    assert run(2, 5, (4, LOST)) is Reason.MEMORY
+    assert run(1, 3, (1, LOST), abort_in=1) is Reason.MEMORY
+    assert run(1, 3, (0, LOST), stop_after=1) is Reason.MEMORY  # before any other reason
+    assert run(3, 1, (0, 1)) is Reason.MEMORY  # in its last cycles: the next one is not told
+    assert run(1, 3, (0, 0)) is Reason.MEMORY
+    assert run(2, 2) is Reason.LIMIT
+    for late in (1, 0, -1, -3):
+        assert run(1, 1, (0, late)) is Reason.LIMIT  # no next one in this run
+        assert run(2, 2, clear=bool(late & 1)) is Reason.MEMORY
+        assert run(2, 2) is Reason.LIMIT
+    assert run(1, 2, (0, LOST), (0, 1)) is Reason.MEMORY
+    assert run(1, 2) is Reason.LIMIT
+    assert run(1, 2, (0, LOST), (0, 0)) is Reason.MEMORY  # its last cycle: what comes is kept
+    assert run(1, 2) is Reason.MEMORY
+    assert run(1, 2, clear=False) is Reason.LIMIT
+    return session.finish()
+
+
 def _two(cfg: Config, queue: Queue, first: dict[str, int], gap: int, dur: int) -> Program:
     """A program of one queue's two instructions, ``gap`` cycles apart, in a single phase."""
     at = get_timing(cfg).fetch_gap(get_isa(cfg).formats[queue])
@@ -456,7 +502,7 @@ def late(cfg: Config, rng: np.random.Generator, queue: Queue, fault: bool) -> Sc
     return _misses(cfg, rng, _two(cfg, queue, {}, 30, at + 30 + 1 - fault), fault)
 
 
-SCENARIOS: tuple[Callable[[Config, np.random.Generator], Script], ...] = (programs, run_control)
+SCENARIOS: tuple[Callable[[Config, np.random.Generator], Script], ...] = (programs, run_control, memory_errors)
 MISSES: tuple[Callable[[Config, np.random.Generator, Queue, bool], Script], ...] = (early, overlap, late)
 
 
@@ -475,6 +521,11 @@ async def programs_issue_in_time(dut: Any) -> None:
 @cocotb.test()
 async def runs_begin_and_end(dut: Any) -> None:
     await _play(dut, run_control, 2)
+
+
+@cocotb.test()
+async def memory_errors_end_runs(dut: Any) -> None:
+    await _play(dut, memory_errors, 4)
 
 
 @cocotb.test()

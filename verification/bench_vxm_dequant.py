@@ -47,6 +47,9 @@ async def rows(dut: Any) -> None:
             gathered = corner_ints(rng, 8, v)
             if rng.random() < 0.5:  # so that not every result is a limit or zero
                 shift = int(np.clip(cfg.acc_bits - 16 - exponent, 0, 63))
+            if rng.random() < 0.2:  # the sum of both where it is clamped
+                shift = int(rng.integers(64))
+                exponent = int(rng.choice([-2, -1, 0, 1, 62, 63, 64, 65])) - shift
             plan.drive(
                 t,
                 uop=micro_op(

@@ -17,6 +17,11 @@ from .harness import SMALL, Harness, Opened
 from .platforms import ReadOnly, Words
 
 COUNTS = (Count.SETS, Count.WORDS, Count.ROWS)
+_NAMELESS = {
+    "now1": "$signal", "now2": "$signal#2", "n1": "$signal#3", "left1": "$signal#4", "any1": "$signal#5",
+    "many1": "$signal#6", "d1": "$signal#7", "dense1": "$signal#8", "any2": "$signal#9", "d2": "$signal#10",
+}  # fmt: skip
+"""Registers that have no name in the unit: how :class:`Opened` calls them."""
 
 
 class Clock(Harness):
@@ -70,7 +75,7 @@ class Issue(Clock):
         program = Words(m, cfg.queue_depth, FETCH_BITS)
         unit = InstructionQueue(cfg, self.queue)
         self.phases(m)
-        m.submodules.unit = Opened(unit, ReadOnly(program))
+        m.submodules.unit = opened = Opened(unit, ReadOnly(program))
         m.d.comb += [
             unit.begin.eq(self.begin), unit.upcoming.eq(self.cycle + 1), unit.enter.eq(self.enter),
             unit.restart.eq(self.restart), unit.mark.eq(self.mark), unit.jump.eq(self.jump),
@@ -183,6 +188,97 @@ class Issue(Clock):
                 if step in steps:
                     address = address + steps[step] * i
             self.holds(~valid | (uop[o.name] == address[: len(kept[o.name])]))
+        # With what the unit's registers hold the induction goes through. First what is being fetched.
+        words = fmt.words
+
+        def register(name: str) -> Value:
+            return Value.cast(opened[_NAMELESS.get(name, name)])
+
+        fetched = Signal(range(words + 2))  # cycles since the fetch began, up to when it is over
+        m.d.sync += fetched.eq(Mux(fetched == words + 1, fetched, fetched + 1))
+        with m.If(issues | self.restart | self.jump):
+            m.d.sync += fetched.eq(0)
+        requested = Mux(fetched < words, fetched, words)
+        first = here * words
+        whole = Cat(*(Array(program.words)[(first + i)[: len(register("pc"))]] for i in range(words)))
+
+        def least(cycles: Value) -> Value:
+            return fetched == Mux(cycles < words + 1, cycles, words + 1)
+
+        self.holds(fetched <= words + 1)
+        self.holds(~self.running | least(since) | ((since != 0) & least(since - 1)))
+        self.holds(~self.mark | (self.running & (self.cycle == 0)))
+        self.holds(~armed | self.running)
+        self.holds(register("armed") == armed)
+        self.holds(register("taken") == issues)
+        self.holds(~issues | (fetched == words + 1))
+        self.holds(register("start") == first[: len(register("start"))])
+        self.holds(register("saved") == (saved * words)[: len(register("saved"))])
+        self.holds(register("pc") == (first + requested)[: len(register("pc"))])
+        self.holds(register("reading") == requested)
+        self.holds(register("arriving") == ((fetched != 0) & (fetched <= words)))
+        self.holds(register("ready") == (fetched == words + 1))
+        word = Array(whole.word_select(i, FETCH_BITS) for i in range(words))
+        out = register("code.array.bank0_array")
+        self.holds((fetched == 0) | (fetched > words) | (out == word[(fetched - 1)[: len(fetched)]]))
+        for n in range(1, words + 1):
+            kept_words = register("buffer")[FETCH_BITS * (words - n) :]
+            self.holds((fetched != n + 1) | (kept_words == whole[: FETCH_BITS * n]))
+
+        # The loops: which micro-op was made last, and how long until the next one.
+        within = valid | (i1 != 0)
+        """Of the pass in work: else the next micro-op is the first of the next pass."""
+        made1 = Mux(valid, i1, Mux(i1 != 0, i1 - 1, n1 - 1))
+        made2 = Mux(within, i2, i2 - 1)
+        left, passed = next_at - age, age - outer_at
+
+        def while_busy(condition: Value, when: Value | None = None) -> None:
+            self.holds(~busy | condition if when is None else ~busy | ~when | condition)
+
+        self.holds(busy | ~(register("any1") | register("any2")))
+        while_busy((i1 < n1) & (i2 < n2) & (d1 != 0) & (d1 < 256) & (d2 != 0))
+        while_busy((age <= next_at) & (next_at <= outer_at + 255 * i1) & (outer_at <= 4096 * i2))
+        while_busy(next_at == outer_at, i1 == 0)
+        while_busy(outer_at <= age, within)
+        while_busy(i2 != 0, ~within)
+        while_busy(left < d1, i1 != 0)
+        while_busy(register("n1") == n1)
+        while_busy(register("d1") == d1)
+        while_busy(register("many1") == (n1 != 1))
+        while_busy(register("dense1") == (d1 == 1))
+        while_busy(register("left1") == n1 - made1)
+        while_busy(register("left2") == n2 - made2)
+        while_busy(register("any1") == (made1 + 1 != n1))
+        while_busy(register("any2") == (made2 + 1 != n2))
+        while_busy(register("wait1") == Mux(valid, d1, left), within)
+        while_busy(register("now1") == (Mux(valid, d1, left) == 1), within)
+        if fmt.outer:
+            while_busy(register("d2") == d2)
+            while_busy(register("dense2") == (d2 == 1))
+            while_busy(register("now2") == (passed + 1 >= d2), within)
+            while_busy(register("now2") | (register("wait2") == d2 - passed), within)
+            while_busy((register("wait2") == left) & (register("now2") == (left == 1)), ~within)
+        else:
+            while_busy(n2 == 1)
+        while_busy(uop.i1 == made1)
+        while_busy(uop.i2_first == (made2 == 0))
+        while_busy(uop.idx == Mux(valid, index, index - 1)[: len(index)])
+        if op is not None:
+            while_busy(uop.op == op)
+        for o in fmt.operands:
+            if o.name not in {a.name for a in fmt.addresses}:
+                while_busy(uop[o.name] == kept[o.name])
+        for a in fmt.addresses:
+            start = kept[a.name]
+            if a.outer and fmt.outer:
+                while_busy(register(f"{a.name}_s2") == steps[f"{a.name}_s2"])
+                start = start + steps[f"{a.name}_s2"] * made2
+            while_busy(register(f"{a.name}_start") == start[: a.bits])
+            if a.inner:
+                while_busy(register(f"{a.name}_s1") == steps[f"{a.name}_s1"])
+                start = start + steps[f"{a.name}_s1"] * made1
+            while_busy(uop[a.name] == start[: a.bits])
+
         self.reached(valid & (i1 == 2) & (d1 == 2))
         self.reached(valid & (i2 == 1) & (n1 == 2) if fmt.outer else valid & (i1 == 3))
         self.reached(self.jump & self.was(issues))

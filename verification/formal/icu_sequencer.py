@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.hdl import Array, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from hdl.icu.sequencer import Sequencer
@@ -12,18 +12,26 @@ from hdl.timing import get_timing
 from .harness import SMALL, Harness, Opened
 from .platforms import ReadOnly, Words
 
+_NAMELESS = {
+    "again": "$signal", "ends": "$signal#2", "settled": "$signal#3", "phase": "$signal#4", "index": "$signal#5",
+    "upcoming": "$like",
+}  # fmt: skip
+"""Registers that have no name in the unit: how :class:`Opened` calls them."""
+
+
 
 class Walk(Harness):
     """Every phase of every table lasts dur + slope * count cycles, and the next one is that of the table's rules.
 
-    The outputs are those that the queues' proofs assume (``icu_queue.Clock``).
+    The outputs are those that the queues' proofs assume (``icu_queue.Clock``). What the unit's registers hold in each
+    cycle of a phase is stated, too: with that the induction goes through.
     """
 
     def build(self, m: Module) -> None:
         cfg = SMALL
         table = Words(m, cfg.phase_depth, PHASE_BITS, "phase")
         unit = Sequencer(cfg)
-        m.submodules.unit = Opened(unit, ReadOnly(table))
+        m.submodules.unit = opened = Opened(unit, ReadOnly(table))
         go, layers = self.free("go"), self.fixed("layers", 8)
         counts = [self.fixed(f"count_{i}", cfg.position_bits) for i in range(3)]
         self.drive_free(unit.sampled, unit.more)
@@ -93,6 +101,33 @@ class Walk(Harness):
         self.holds(unit.mark == self.was(begins & next_phase.loop_begin & ~jumps))
         self.holds(unit.enter == Mux(begins, next_phase.queues, 0))
         self.holds(~(last & ends) | (unit.cycles == total))
+
+        # The unit's registers, one step behind the other from a phase's first cycle on, and between two runs.
+        def register(name: str) -> Value:
+            return Value.cast(opened[_NAMELESS.get(name, name)])
+
+        known: dict[str, tuple[int, Value]] = {
+            "upcoming": (0, cycle + 1),
+            "index": (0, here),
+            "phase": (0, Value.cast(phase)),
+            "settled": (0, cycle >= 5),
+            "last": (0, last),
+            "cycles": (0, total),
+            "again": (1, again),
+            "ends": (1, ends),
+            "chosen": (1, chosen),
+            "after": (2, Mux(ends, 0, Mux(again, loop, (here + 1)[: len(here)]))),
+            "variable": (2, phase.slope * chosen),
+            "following": (3, Array(table.words)[register("after")]),
+            "last_but_one": (3, (length - 1)[:20]),
+        }
+        for name, (since, value) in known.items():
+            self.holds(~running | (cycle < since) | (register(name) == value))
+        self.holds((register("loop") == loop) & (register("layer") == layer))
+        self.holds(~running | (cycle < length))
+        self.holds(running | (~register("last") & (register("after") == 0)))
+        self.holds(running | (idle == 0) | (register("following") == table.words[0]))
+
         looped = Signal(2)
         m.d.sync += looped.eq(looped + jumps)
         self.reached(jumps & (layer == 1))

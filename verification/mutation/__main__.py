@@ -25,10 +25,10 @@ from .site import Site
 @click.option("--only", multiple=True, metavar="ID", help="Try these again, whatever is known.")
 @click.option("--file", "files", multiple=True, metavar="PATH", help="Try mutants of these files only.")
 @click.option("--list", "listed", is_flag=True, help="Show the sample and what is known of it.")
-@click.option("--baseline/--no-baseline", default=True, help="Run the unchanged tree first.")
+@click.option("--baseline/--no-baseline", default=True, help="Run each plan on the unchanged tree first.")
 @click.option("--trust", is_flag=True, help="Results stand although tests changed since.")
 @click.option("--retry", is_flag=True, help="Try again what survived or ran out of time.")
-@click.option("--fail-under", default=0.0, help="Exit code 1 below this share of noticed mutants, in per cent.")
+@click.option("--fail-under", default=0.0, help="Exit code 1 where this share noticed, in per cent, is out of reach.")
 def main(
     count: int, seed: int, minutes: float, limit: float, only: tuple[str, ...], files: tuple[str, ...], listed: bool,
     baseline: bool, trust: bool, retry: bool, fail_under: float,
@@ -55,15 +55,14 @@ def main(
                 click.echo(_line(campaign.judge(site)))
             return
         plans: set[str] = set()
-        for path in campaign.quotas if baseline else ():
-            pattern = campaign.pattern(path)
-            if pattern not in plans and (not files or path in files):
-                plans.add(pattern)
-                found = campaign.baseline(path)
-                click.echo(f"unchanged, {pattern}: passes in {found['seconds']:.0f} s")
         for site in campaign.waiting(files):
             if time.monotonic() - started > 60 * minutes:
                 break
+            pattern = campaign.pattern(site.path)
+            if baseline and pattern not in plans:
+                plans.add(pattern)
+                found = campaign.baseline(site.path)
+                click.echo(f"unchanged, {pattern}: passes in {found['seconds']:.0f} s")
             result = campaign.judge(site)
             known = campaign.results()
             real = sum(r.verdict != SAME for _, r in known)
@@ -84,7 +83,7 @@ def main(
     command = f"python -m verification.mutation --count {count} --seed {seed} --minutes {minutes:g}"
     written = write(report.record(campaign, command, seed, begun))
     click.echo(f"\n{report.share(pairs):.1%} of {len(report.counted(pairs))} mutants noticed; {written}")
-    if 100 * report.share(pairs) < fail_under:
+    if 100 * report.within_reach(campaign) < fail_under:
         sys.exit(1)
 
 

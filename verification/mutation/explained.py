@@ -7,9 +7,28 @@ from __future__ import annotations
 
 EQUIVALENT: dict[str, str] = {
     (
+        'hdl/vxm/topk.py | TopK.elaborate | reset | by_id, by_rank = Signal(), Signal() | by_id, by_rank = '
+        'Signal(reset_less=True), Signal()'
+    ): (
+        "formed anew in every cycle from a parameter"
+    ),
+    (
+        'hdl/host/loader.py | Loader.elaborate | reset | rows = Signal(range(link.ROWS_MAX + 1)) | rows = '
+        'Signal(range(link.ROWS_MAX + 1), reset_less=True)'
+    ): (
+        "set to zero for each LOAD before its rows are counted"
+    ),
+    (
         "hdl/host/frame.py | FrameReceiver.elaborate | constant | oldest = Signal(8) | oldest = Signal(9)"
     ): (
         "the ninth bit is always zero: eight are assigned"
+    ),
+    (
+        "hdl/icu/queue.py | InstructionQueue._fetch | reset | start = Signal.like(pc) # address of the instruction "
+        "in the buffer (or being fetched) | start = Signal.like(pc, reset_less=True) # address of the instruction "
+        "in the buffer (or being fetched)"
+    ): (
+        "set by the restart with which every run begins, before a mark can read it"
     ),
     (
         'hdl/icu/registers.py | BaseRegisters.__init__ | constant | "expert_index": In(2), | "expert_index": '
@@ -24,6 +43,17 @@ EQUIVALENT: dict[str, str] = {
         "formed anew in every cycle, and looked at only with last, which has a reset"
     ),
     (
+        "hdl/icu/sequencer.py | Sequencer.elaborate | constant | last_but_one = Signal(20) | last_but_one = Signal(21)"
+    ): (
+        "the same up to 2^20 - 1 cycles in a phase; firmware/check.py refuses a longer one"
+    ),
+    (
+        "hdl/icu/sequencer.py | Sequencer.elaborate | operator | settled.eq(settled | (upcoming == _SETTLED - 1)), | "
+        "settled.eq((settled ^ (upcoming == _SETTLED - 1))),"
+    ): (
+        "a phase, of fewer than 2^20 cycles, has that cycle once, and begins without the flag"
+    ),
+    (
         'hdl/image.py | LoadBus.__init__ | constant | "space": Out(4), | "space": Out(3),'
     ): (
         "there are eight spaces, and the loader refuses any other"
@@ -35,10 +65,43 @@ EQUIVALENT: dict[str, str] = {
         "written in every cycle of IDLE, where a reset leads, before any other state reads it"
     ),
     (
+        "hdl/host/loader.py | Loader.elaborate | reset | row_size = Signal(range(row_max + 1)) | row_size = "
+        "Signal(range(row_max + 1), reset_less=True)"
+    ): (
+        "written for each LOAD, behind its fields and before its rows are counted, and read from then on only"
+    ),
+    (
+        "hdl/host/records.py | RecordStore.elaborate | reset | told = Signal() | told = Signal(reset_less=True)"
+    ): (
+        "looked at only once a run has finished, and cleared where it began"
+    ),
+    (
+        'hdl/host/transmitter.py | Transmitter.__init__ | constant | "lost": In(1), | "lost": In(2),'
+    ): (
+        "a wider port: what is connected to it has one bit"
+    ),
+    (
+        "hdl/sxm.py | ActQuantiser.elaborate | reset | first = Signal() | first = Signal(reset_less=True)"
+    ): (
+        "set with each block's first row, and looked at only with a block that is whole"
+    ),
+    (
+        "hdl/sxm.py | KvQuantiser.elaborate | reset | column = Signal(cfg.superlane_columns, init=1) # one-hot, of "
+        "the row's bytes in a V set | column = Signal(cfg.superlane_columns, init=0) # one-hot, of the row's bytes in "
+        "a V set"
+    ): (
+        "set for each vector before its first row leaves; what the port shows without a row means nothing"
+    ),
+    (
         "hdl/mxm/tile.py | Superlane.elaborate | reset | forward = Signal() | forward = "
         "Signal(reset_less=True)"
     ): (
         "it picks an operand of an accumulation, and the register that says whether there is one has a reset"
+    ),
+    (
+        "hdl/mxm/tile.py | Mxm.elaborate | reset | gather_int8 = Signal() | gather_int8 = Signal(reset_less=True)"
+    ): (
+        "set by each GATHER before its weights are picked, and used for nothing else"
     ),
     (
         "hdl/vxm/alu.py | VectorAlu.elaborate | reset | on[op] = delayed(m, active, at + _ON, reset=True, "
@@ -71,6 +134,23 @@ EQUIVALENT: dict[str, str] = {
 """No input shows a difference. They do not count as mutants, and are listed apart."""
 
 OPEN: dict[str, str] = {
+    (
+        "hdl/sxm.py | KvQuantiser.elaborate | reset | emit = Signal() | emit = Signal(reset_less=True)"
+    ): (
+        "a row on its way is written behind a reset, which clears the image's identity: all of it is loaded again"
+    ),
+    (
+        'hdl/vxm/gumbel.py | GumbelNoise.elaborate | operator | low.eq((base << 3) + terms[0]), | low.eq(((base <<'
+        ' 3) - terms[0])),'
+    ): (
+        "noise off by a quarter of the table's slope: the bench compares ids, which so little seldom changes"
+    ),
+    (
+        'hdl/mxm/write.py | WordSource.elaborate | reset | superlane_late = late(superlane, "superlane", reset=True) | '
+        'superlane_late = late(superlane, "superlane", reset=False)'
+    ): (
+        "a row on its way is written behind a reset, which clears the image's identity: all of it is loaded again"
+    ),
     (
         "hdl/host/host.py | HostLink.elaborate | latency | m.d.sync += self.has_image.eq(image != 0) | "
         "m.d.comb += self.has_image.eq(image != 0)"

@@ -31,6 +31,19 @@ def share(pairs: Iterable[Pair]) -> float:
     return sum(r.verdict in NOTICED for _, r in found) / len(found) if found else 0.0
 
 
+def within_reach(campaign: Campaign) -> float:
+    """The share if all that was not tried yet were noticed; once all was, the share."""
+    pairs = campaign.results()
+    found, missing = counted(pairs), untried(campaign, pairs)
+    noticed = sum(r.verdict in NOTICED for _, r in found)
+    return (noticed + missing) / (len(found) + missing) if found or missing else 0.0
+
+
+def untried(campaign: Campaign, pairs: list[Pair]) -> int:
+    """Mutants of the sample that were not tried."""
+    return sum(campaign.quotas.values()) - sum(r.verdict != SAME for _, r in pairs)
+
+
 def table(pairs: list[Pair]) -> str:
     """Verdicts by kind and by file."""
     lines = [f"{'':24}" + "".join(f"{name:>{max(10, len(name) + 2)}}" for name in COLUMNS) + "  not mutants"]
@@ -63,7 +76,7 @@ def record(campaign: Campaign, command: str, seed: int, begun: tuple[str, str]) 
     numbers = Counter(r.verdict for _, r in found)
     equal = [s for s, r in pairs if r.verdict == SAME]
     same = [s for s, r in survivors(pairs) if is_equivalent(s)]
-    missing = sum(campaign.quotas.values()) - sum(r.verdict != SAME for _, r in pairs)
+    missing = untried(campaign, pairs)
     older = sum(r.target != campaign.target for _, r in pairs)
     alive = [(s, r) for s, r in survivors(pairs) if not is_equivalent(s)]
     open_ = [f"`{s.id}` ({s.path}, {s.name}: `{_one(s.old)}` became `{_one(s.new)}`): "
@@ -87,6 +100,7 @@ def record(campaign: Campaign, command: str, seed: int, begun: tuple[str, str]) 
             "noticed": f"{share(pairs):.1%}",
             "killed by a test": numbers[KILLED],
             "killed at elaboration": numbers[BUILT],
+            "hung, and that is noticed": numbers[HUNG],
             "survived": numbers[SURVIVED],
             "out of time": numbers[LATE],
             "not mutants: same text at the tiny size": len(equal),
