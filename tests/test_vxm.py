@@ -1,6 +1,6 @@
-"""VXM units without a simulator: export, multipliers, and that their benches would notice one wrong cycle.
+"""VXM units in Amaranth's simulator: export, multipliers, noise, and that their benches would notice one wrong cycle.
 
-The units themselves are compared with the numerics by ``verification/bench_vxm_*.py`` in both simulators.
+The other units are compared with the numerics by ``verification/bench_vxm_*.py`` in both simulators.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hdl.primitives import (
     shift_fine,
     shift_keep,
 )
-from hdl.timing import Timing
+from hdl.timing import Timing, get_timing
 from hdl.vxm.alu import VectorAlu
 from hdl.vxm.dequant import Dequantiser
 from hdl.vxm.function import LATENCY, Interpolator
@@ -259,3 +259,39 @@ def test_multiplier_of_luts(stages: int, signs: tuple[bool, bool], rng: np.rando
     pairs += [(int(rng.integers(low_a, high_a + 1)), int(rng.integers(low_b, high_b + 1))) for _ in range(100)]
     unit = Multiplier(stages=stages, signed_a=signs[0], signed_b=signs[1])
     _latency_check(unit, stages, pairs, _NoBlocks())
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["ids", "ranks"])
+@pytest.mark.parametrize("cfg", [TINY, TWO_LANES], ids=lambda c: c.name)
+def test_noise_is_the_numerics_bit_for_bit(cfg: Config, single: bool, rng: np.random.Generator) -> None:
+    """Every row's noise, with gaps between rows, from row 0 again behind the last one; not only the ids that win by
+    it."""
+    dut = GumbelNoise(cfg)
+    lanes = 1 if single else cfg.vlanes
+    wait = get_timing(cfg).top_noise
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(dut.single, int(single))
+        for _ in range(4):
+            seed, position = int(rng.integers(1 << 32)), int(rng.integers(cfg.context_max))
+            ctx.set(dut.seed, seed)
+            ctx.set(dut.position, position)
+            for _ in range(2):  # the second time behind `last`
+                await ctx.tick().repeat(wait)
+                rows = int(rng.integers(30, 60))
+                for row in range(rows):
+                    for _ in range(int(rng.integers(3)) if rng.random() < 0.3 else 0):
+                        await ctx.tick()
+                    ctx.set(dut.advance, 1)
+                    ctx.set(dut.last, int(row == rows - 1))
+                    await ctx.tick()
+                    ctx.set(dut.advance, 0)
+                    ctx.set(dut.last, 0)
+                    got = [ctx.get(dut.noise[lane]) for lane in range(lanes)]
+                    want = nx.gumbel(seed, position, row * lanes + np.arange(lanes)).tolist()
+                    assert got == want, f"seed {seed}, position {position}, row {row}"
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()

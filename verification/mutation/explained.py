@@ -140,12 +140,6 @@ OPEN: dict[str, str] = {
         "a row on its way is written behind a reset, which clears the image's identity: all of it is loaded again"
     ),
     (
-        'hdl/vxm/gumbel.py | GumbelNoise.elaborate | operator | low.eq((base << 3) + terms[0]), | low.eq(((base <<'
-        ' 3) - terms[0])),'
-    ): (
-        "noise off by a quarter of the table's slope: the bench compares ids, which so little seldom changes"
-    ),
-    (
         'hdl/mxm/write.py | WordSource.elaborate | reset | superlane_late = late(superlane, "superlane", reset=True) | '
         'superlane_late = late(superlane, "superlane", reset=False)'
     ): (

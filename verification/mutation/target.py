@@ -100,7 +100,7 @@ PLANS = (
     Plan("hdl/mxm/*", ("mxm",), (tests("mxm", "tiny or packing or carry or sums"), bench("mxm"), tests("mxm", "v2l32"),
          tests("datapath", "tiny"), *CORE)),
     Plan("hdl/vxm/topk.py", ("topk",), (bench("vxm_topk"), bench("vxm_chain"), *CORE)),
-    Plan("hdl/vxm/gumbel.py", ("topk",), (bench("vxm_topk"), bench("vxm_chain"), *CORE)),
+    Plan("hdl/vxm/gumbel.py", ("topk",), (tests("vxm", "noise"), bench("vxm_topk"), bench("vxm_chain"), *CORE)),
     Plan("hdl/vxm/alu.py", ("alu",), (bench("vxm_alu"), bench("vxm_chain"), *CORE)),
     Plan("hdl/vxm/function.py", ("alu", "scalar", "topk"), (tests("vxm", "interpolator or functions"),
          bench("vxm_alu"), bench("vxm_scalar"), bench("vxm_topk"), *CORE)),
