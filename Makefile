@@ -50,8 +50,8 @@ test: $(STAMP) icarus ## run the tests and benches, or one bench: BENCH=vxm SIM=
 regress: $(STAMP) icarus ## run everything that takes long, on new seeds: MINUTES=30 SEED=1 PART=soak
 	@$(BIN)/python -m verification.regress $(call options,MINUTES SEED PART)
 
-bench: $(STAMP) $(VENV)/.bench ## measure cycles, utilisation and speed, beside what else runs the model on this machine
-	@$(BIN)/lpu bench
+bench: $(STAMP) $(VENV)/.bench $(if $(filter-out 0,$(LLAMA)),$(VENV)/.llama) ## measure cycles, utilisation and speed, beside what else runs the model here: LLAMA=1 SIMULATORS=1
+	@$(BIN)/lpu bench $(call switches,SIMULATORS)
 
 mixtral-layer: $(STAMP) $(VENV)/.bench ## run a full-size Mixtral-8x7B decoder layer on the RTL, against transformers: TOKENS=4 SEED=1 WEIGHTS=int8
 	@$(BIN)/python -m verification.mixtral_layer $(call options,TOKENS SEED WEIGHTS)
@@ -60,6 +60,11 @@ mixtral-layer: $(STAMP) $(VENV)/.bench ## run a full-size Mixtral-8x7B decoder l
 $(VENV)/.bench: $(STAMP)
 	@echo "Installing what the benchmark compares with (transformers, torch, matplotlib; once) ..."
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[bench]' && touch $@ || echo "not installed: no transformers baseline, no pictures"
+
+# llama.cpp comes as source alone: for this processor, without what reads images.
+$(VENV)/.llama: $(STAMP)
+	@echo "Compiling llama.cpp, a baseline (once; about seven minutes of one core) ..."
+	@CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_NATIVE=ON" $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[llama]' && touch $@ || echo "not installed: no llama.cpp baseline"
 
 lint: $(STAMP) ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/mypy

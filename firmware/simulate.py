@@ -59,6 +59,8 @@ class Outcome:
     fault: bool
     run_cycles: int
     run_seconds: float
+    run_cpu_seconds: float
+    """Of all threads; less than ``run_seconds`` where the machine does something else, too."""
 
     @property
     def matches(self) -> bool:
@@ -69,6 +71,11 @@ class Outcome:
     def khz(self) -> float:
         """Simulated clock rate."""
         return self.run_cycles / self.run_seconds / 1e3 if self.run_seconds else 0.0
+
+    @property
+    def cpu_khz(self) -> float:
+        """Simulated cycles a millisecond of processor time."""
+        return self.run_cycles / self.run_cpu_seconds / 1e3 if self.run_cpu_seconds else 0.0
 
 
 def simulate(
@@ -92,7 +99,7 @@ def simulate(
         driver.load_image(image, on_load, lambda section: transport.place(cfg, section))
         if waves:
             simulator.record(waves.path, simulator.cycles + waves.first, simulator.cycles + waves.last)
-        before, start = simulator.cycles, time.perf_counter()
+        before, start, cpu_start = simulator.cycles, time.perf_counter(), time.process_time()
         run = driver.run(
             list(request.prompt), request.tokens, request.temperature, request.topk, request.seed,
             list(request.stop_ids),
@@ -104,14 +111,14 @@ def simulate(
             if record.sampled:
                 ids.append(record.token)
                 on_token(record.token)
-        seconds = time.perf_counter() - start
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
         assert run.reason is not None
         reference = Reference(model).generate(
             list(request.prompt), request.tokens, sampling_of(cfg, model, request), tuple(request.stop_ids)
         )
         return Outcome(
             ids, reference, cycles, predicted, run.reason, bool(simulator.get("fault")),
-            simulator.cycles - before, seconds,
+            simulator.cycles - before, seconds, cpu_seconds,
         )  # fmt: skip
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .processor import PEAK_METHOD, Power, peak_macs
+
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
@@ -23,6 +25,22 @@ class Baseline:
     effective_macs: int
     """Useful MACs of a token at ``position``."""
     position: int
+    operand_bits: int
+    """Of the multiplications that its vector instructions do: 8 for int8, 32 for float32."""
+    vector_bits: int
+    """Of the widest vector instructions that it uses, where the processor has them."""
+    power: Power | None = None
+
+    @property
+    def utilisation(self) -> float | None:
+        """Useful MACs a second over what the threads' vector multipliers could do; None where that is not known."""
+        peak = peak_macs(self.threads, self.operand_bits, self.vector_bits)
+        return None if peak is None else self.effective_macs / self.median / peak
+
+    @property
+    def tokens_per_joule(self) -> float | None:
+        """Tokens a second per watt."""
+        return None if self.power is None else 1 / self.median / self.power.watts
 
     @property
     def median(self) -> float:
@@ -39,5 +57,8 @@ class Baseline:
             "name": self.name, "precision": self.precision, "threads": self.threads, "position": self.position,
             "runs": len(self.seconds), "median_seconds": self.median, "p99_seconds": self.p99,
             "tokens_per_second": 1 / self.median, "macs_per_second": self.effective_macs / self.median,
+            "mac_utilisation": self.utilisation, "mac_utilisation_method": PEAK_METHOD,
+            "watts": self.power and self.power.watts, "watts_method": self.power and self.power.method,
+            "tokens_per_second_per_watt": self.tokens_per_joule,
             "top1_agreement": self.agreement, "evidence": "measured on this machine",
         }  # fmt: skip

@@ -77,4 +77,4 @@ def measure(
     lines = [[int(word) for word in line.split()] for line in done.stdout.splitlines()]
     seconds = np.array(lines[1::2]) * 1e-9
     same = float(np.mean(np.array(lines[0]) == np.array(expected)))
-    return Baseline("C loop, AVX2", "int8 weights and activations", threads, seconds, same, macs, position)
+    return Baseline("C loop, AVX2", "int8 weights and activations", threads, seconds, same, macs, position, 8, 256)

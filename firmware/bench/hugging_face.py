@@ -40,4 +40,4 @@ def measure(
                 ids.append(int(logits[0, -1].argmax()))
                 seconds[run, p] = time.perf_counter() - begin
     same = float(np.mean(np.array(ids) == np.array(expected)))
-    return Baseline("transformers", "float32", threads, seconds[1:], same, macs, position)
+    return Baseline("transformers", "float32", threads, seconds[1:], same, macs, position, 32, 512)

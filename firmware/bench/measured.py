@@ -21,6 +21,8 @@ class Run:
     """Of each token."""
     khz: float
     """Simulated clock."""
+    cpu_khz: float
+    """Simulated cycles a millisecond of processor time, all threads."""
 
 
 def run_context(library: Library, compilation: Compilation, cfg: Config) -> Run:
@@ -30,4 +32,4 @@ def run_context(library: Library, compilation: Compilation, cfg: Config) -> Run:
     outcome = simulate(library, compilation.image, compilation.qmodel, cfg, request)
     if not outcome.matches:
         raise LpuError(f"the RTL of {cfg.name} differs from reference or predicted cycles (lpu sim shows where)")
-    return Run(cfg.name, outcome.cycles, outcome.khz)
+    return Run(cfg.name, outcome.cycles, outcome.khz, outcome.cpu_khz)

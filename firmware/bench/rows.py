@@ -61,6 +61,8 @@ class Row:
     tokens_per_second: float
     macs_per_second: float
     joules_per_token: float | None
+    tokens_per_second_per_watt: float | None
+    """An estimate, as ``joules_per_token`` is."""
     evidence: str
 
     def as_json(self) -> Mapping[str, Any]:
@@ -75,10 +77,11 @@ def row(
     clock = clock_of(cfg)
     weighted, plain = utilisation(shape, cfg, weights, position, token.cycles)
     rate = clock.pll * 1e6 / token.cycles
+    watts = BOARD_WATTS if clock.fmax else None
     return Row(
         cfg.name, model, default_model, position, 1, token.cycles, shape.macs(position), weighted, plain,
         sram_bytes(cfg, token) / token.cycles, sum(_port_bytes(cfg).values()), clock.pll, clock.fmax, rate,
-        shape.macs(position) * rate, BOARD_WATTS / rate if clock.fmax else None,
+        shape.macs(position) * rate, watts and watts / rate, watts and rate / watts,
         f"cycles: {cycles_evidence}; {clock.evidence}",
     )  # fmt: skip
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import os
-import platform
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from rich.table import Table
 from hdl.config import get_config
 from sim.reference import Reference
 
-from ..bench import cpu, hugging_face, plots
+from ..bench import cpu, gguf_file, hugging_face, llama_cpp, plots, simulators
 from ..bench.baseline import Baseline
 from ..bench.measured import Run, run_context
-from ..bench.rows import ENERGY_METHOD, PLACED, STATED, Row, row
+from ..bench.processor import PEAK_METHOD, describe, power
+from ..bench.rows import BOARD_WATTS, ENERGY_METHOD, PLACED, STATED, Row, row
+from ..bench.simulators import Simulator
 from ..bench.subjects import Subject, subjects
 from ..bench.timeline import SLICES, Timeline, timeline
 from ..checkpoint import Checkpoint
@@ -33,7 +37,9 @@ from .port import SHIPPED_MODEL
 BOARD = "ulx3s-85f"
 """The configuration that is looked at more closely."""
 FOLDER = Path("build/bench")
-CPU_RUNS, HF_RUNS = 200, 3
+CPU_RUNS, HF_RUNS, LLAMA_RUNS = 200, 3, 100
+SIMULATED = (("tiny", "names-4k"), (BOARD, SHIPPED_MODEL))
+"""Configurations whose simulators are measured, with the model that each runs."""
 WIDTH = 136
 """Columns of the tables, at least."""
 RTL, SCHEDULE = "RTL simulation", "static schedule, which the RTL equals in every simulation"
@@ -52,8 +58,10 @@ PUBLISHED = (
 @click.command("bench", epilog="Example: lpu bench --no-baselines")
 @click.option("--rtl/--no-rtl", default=True, show_default=True, help="Run the shipped model on the board's RTL.")
 @click.option("--baselines/--no-baselines", default=True, show_default=True, help="Run the model on this processor.")
+@click.option("--simulators/--no-simulators", "speed", default=False, show_default=True,
+              help="Build the simulators anew, with one and two threads, and time builds and runs (some minutes).")
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=FOLDER, show_default=True)
-def command(rtl: bool, baselines: bool, folder: Path) -> None:
+def command(rtl: bool, baselines: bool, speed: bool, folder: Path) -> None:
     """Measure every shipped model on every configuration that holds it, and the same model on this processor.
 
     Writes report.json and, with matplotlib, pictures of one token and of the roofline. Utilisation is weighted by
@@ -68,19 +76,25 @@ def command(rtl: bool, baselines: bool, folder: Path) -> None:
         run = _rtl(bars) if rtl else None
         rows = [_row(s, p, run) for s in found for p in s.positions]
         others = _baselines(folder, bars) if baselines else []
+        simulated = _simulators(bars) if speed else [] if run is None else [Simulator.of(run)]
     closely = next(s for s in found if (s.cfg.name, s.name) == (BOARD, SHIPPED_MODEL))
     token = _timeline(closely, REPORT_POSITION)
     out.print(_rows_table(rows), _waits_table(token), _slices_table(token))
     if others:
         out.print(_baseline_table(others, rows))
+        for name, extra in _absent():
+            out.print(f"Not measured: {name}, which is not installed (extra `{extra}`).")
+    if simulated:
+        out.print(_simulator_table(simulated))
     out.print(_published_table())
     report: dict[str, Any] = {
         "rows": [r.as_json() for r in rows],
         "baselines": [b.as_json() for b in others],
-        "processor": f"{platform.processor() or platform.machine()}, {os.cpu_count()} threads",
+        "processor": describe(),
+        "not_measured": [name for name, _ in _absent()] if baselines else [],
         "energy_method": ENERGY_METHOD,
         "waits": token.waits(),
-        "simulators": [] if run is None else [{"config": run.config, "khz": run.khz, "threads": 1}],
+        "simulators": [s.as_json() for s in simulated],
     }
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     if plots.available():
@@ -125,12 +139,41 @@ def _baselines(folder: Path, bars: Bars) -> list[Baseline]:
     program, model = cpu.build(folder), folder / "cloop.bin"
     cpu.write_model(ckpt, model)
     found = []
-    for n in threads:
-        bars.stage(f"C loop, {n} threads")
-        found.append(cpu.measure(program, model, macs, text, expected, n, CPU_RUNS, position))
-    for n in threads if hugging_face.available() else ():
-        bars.stage(f"transformers, {n} threads")
-        found.append(hugging_face.measure(path, macs, text, expected, n, HF_RUNS, position))
+
+    def each(name: str, measure: Callable[[int], Baseline]) -> None:
+        for n in threads:
+            bars.stage(f"{name}, {n} threads")
+            with power(n) as used:
+                baseline = measure(n)
+            found.append(dataclasses.replace(baseline, power=used))
+
+    each("C loop", lambda n: cpu.measure(program, model, macs, text, expected, n, CPU_RUNS, position))
+    gguf = folder / "llama.gguf"
+    for matrices in llama_cpp.PRECISIONS if llama_cpp.available() else ():
+        gguf_file.write(ckpt, matrices, gguf)
+        read = functools.partial(
+            llama_cpp.measure, gguf, matrices, macs, text, expected, runs=LLAMA_RUNS, position=position
+        )
+        each(f"llama.cpp, {matrices}", lambda n, read=read: read(threads=n))  # type: ignore[misc]
+    if hugging_face.available():
+        each("transformers", lambda n: hugging_face.measure(path, macs, text, expected, n, HF_RUNS, position))
+    return found
+
+
+def _absent() -> Iterator[tuple[str, str]]:
+    """Baselines that are not installed, each with the extra that brings it."""
+    if not llama_cpp.available():
+        yield "llama.cpp", "llama"
+    if not hugging_face.available():
+        yield "transformers", "bench"
+
+
+def _simulators(bars: Bars) -> list[Simulator]:
+    found = []
+    for config, model in SIMULATED:
+        cfg = get_config(config)
+        compilation = compile_model(resolve_model(model), cfg, progress=bars.stage)
+        found += [simulators.measure(compilation, cfg, threads, bars) for threads in (1, 2)]
     return found
 
 
@@ -138,7 +181,9 @@ def _rows_table(rows: list[Row]) -> Table:
     table = Table(title="Tokens, one sequence")
     for name in ("config", "model"):
         table.add_column(name)
-    for name in ("position", "cycles", "utilisation", "unweighted", "bytes/cycle", "MHz", "tokens/s", "GMAC/s", "µJ"):
+    for name in ("position", "cycles", "utilisation", "unweighted", "bytes/cycle", "MHz"):
+        table.add_column(name, justify="right")
+    for name in ("tokens/s", "per W", "GMAC/s", "µJ"):
         table.add_column(name, justify="right")
     table.add_column("evid.")
     for r in rows:
@@ -146,12 +191,13 @@ def _rows_table(rows: list[Row]) -> Table:
             r.config, r.model + (" *" if r.default_model else ""), f"{r.position}", f"{r.cycles:,}",
             f"{r.mac_utilisation:.1%}", f"{r.mac_utilisation_unweighted:.1%}",
             f"{r.sram_bytes_per_cycle:.0f} of {r.sram_bytes_per_cycle_available}", f"{r.clock_mhz:g}",
-            f"{r.tokens_per_second:,.0f}", f"{r.macs_per_second / 1e9:.1f}",
+            f"{r.tokens_per_second:,.0f}", _rate(r.tokens_per_second_per_watt), f"{r.macs_per_second / 1e9:.1f}",
             "" if r.joules_per_token is None else f"{r.joules_per_token * 1e6:.0f}", _letters(r.evidence),
         )  # fmt: skip
     table.caption = (
         "* the shipped model. Utilisation: weighted by operand width.\n"
-        f"µJ a token, estimate: {ENERGY_METHOD}.\n" + "; ".join(f"{key}: {text}" for text, key in EVIDENCE.items())
+        f"per W: tokens/s per watt; µJ a token. Estimates, {ENERGY_METHOD}.\n"
+        + "; ".join(f"{key}: {text}" for text, key in EVIDENCE.items())
     )
     return table
 
@@ -181,7 +227,7 @@ def _baseline_table(others: list[Baseline], rows: list[Row]) -> Table:
     table = Table(title=f"{SHIPPED_MODEL} at position {REPORT_POSITION}, batch 1")
     for name in ("program", "precision"):
         table.add_column(name)
-    for name in ("threads", "median, µs", "99 %, µs", "tokens/s", "GMAC/s", "top-1 equal"):
+    for name in ("threads", "median, µs", "99 %, µs", "tokens/s", "per W", "GMAC/s", "utilisation", "top-1 equal"):
         table.add_column(name, justify="right")
     table.add_column("evidence")
     for r in rows:
@@ -189,14 +235,36 @@ def _baseline_table(others: list[Baseline], rows: list[Row]) -> Table:
             us = f"{1e6 / r.tokens_per_second:.2f}"
             table.add_row(
                 f"LPU, {r.config}", "int4 weights, int8 K and V", "", us, us, f"{r.tokens_per_second:,.0f}",
-                f"{r.macs_per_second / 1e9:.1f}", "100.0%", _letters(r.evidence),
+                _rate(r.tokens_per_second_per_watt), f"{r.macs_per_second / 1e9:.1f}", f"{r.mac_utilisation:.1%}",
+                "100.0%", _letters(r.evidence),
             )  # fmt: skip
     for b in others:
         table.add_row(
             b.name, b.precision, f"{b.threads}", f"{b.median * 1e6:.2f}", f"{b.p99 * 1e6:.2f}", f"{1 / b.median:,.0f}",
-            f"{b.effective_macs / b.median / 1e9:.1f}", f"{b.agreement:.1%}", "M",
+            _rate(b.tokens_per_joule), f"{b.effective_macs / b.median / 1e9:.1f}",
+            "" if b.utilisation is None else f"{b.utilisation:.1%}", f"{b.agreement:.1%}", "M",
         )  # fmt: skip
-    table.caption = "M: measured on this machine, now. The LPU has no spread: every run takes the same cycles."
+    methods = sorted({b.power.method for b in others if b.power})
+    table.caption = (
+        f"M: measured now, {describe()}. The LPU has no spread: every run takes the same cycles.\n"
+        f"per W: tokens/s per watt. LPU, estimate: {BOARD_WATTS} W, an upper bound. Others, {'; '.join(methods)}.\n"
+        f"utilisation of the processor, estimate: useful MACs over {PEAK_METHOD}."
+    )
+    return table
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _simulator_table(found: list[Simulator]) -> Table:
+    table = Table("config", title="Simulators: Verilator, the harness of `make sim`")
+    for name in ("threads", "kHz", "kHz of processor time", "build, s"):
+        table.add_column(name, justify="right")
+    for s in found:
+        build = "kept" if s.build_seconds is None else f"{s.build_seconds:.0f}"
+        table.add_row(s.config, f"{s.threads}", f"{s.khz:.0f}", f"{s.cpu_khz:.0f}", build)
+    table.caption = "Measured on this machine, now, over a whole context. Build: Verilog to library, without ccache."
     return table
 
 
