@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from firmware.checkpoint import ModelShape
 from firmware.image_file import section
@@ -20,7 +21,7 @@ from hdl.image import Space
 from sim.float_model import FloatModel
 from sim.reference import Reference
 from sim.verilator import VerilatorModel
-from verification.mixtral_layer.__main__ import run
+from verification.mixtral_layer.__main__ import main, run
 from verification.mixtral_layer.compare import Expected, cosines, differences, expect, layer_utilisation, quantise_layer
 from verification.mixtral_layer.rtl import LayerRun
 from verification.mixtral_layer.weights import SeededCheckpoint, cut_shape, layer_shape
@@ -130,6 +131,20 @@ def test_sections_go_to_the_memory_that_is_theirs(rng: np.random.Generator) -> N
     assert np.array_equal(Model.memories[scale][60:63], rows[:, :16])
     for space, sub in ((Space.WEIGHT, 4), (Space.COEF, 0), (Space.PROGRAM, 1), (Space.PARAM, 0)):
         assert not transport.place(cfg, section(space, sub, 0, rows.tobytes()))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--config", "huge"], "unknown config 'huge'"),
+        (["--config", "tiny"], "--config tiny: its vector memory is too small"),
+        (["--config", "large", "--oracle"], "transformers is not installed"),
+    ],
+)
+def test_bad_input(options: list[str], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = CliRunner().invoke(main, ["--no-oracle", *options])
+    assert (done.exit_code, text in done.output) == (2, True), done.output
 
 
 @pytest.mark.slow

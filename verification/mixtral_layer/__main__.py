@@ -14,12 +14,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from firmware.cli import EXIT_BAD_INPUT
 from firmware.cli.bars import Bars
 from firmware.errors import LpuError
 from firmware.image_file import atomic_file
 from firmware.lower import lower
 from firmware.rtl import build_core
-from hdl.config import get_config
+from hdl.config import WORD, ConfigError, get_config
+from hdl.export import MAPPED_BITS
 
 from .compare import cosines, differences, expect, layer_utilisation, quantise_layer
 from .rtl import LayerRtl
@@ -49,7 +51,11 @@ def main(**options: Any) -> None:
     cycles the schedule's, and the change of the residual stream close to MixtralDecoderLayer's in transformers. Exit
     code 1 when something is not so.
     """
-    sys.exit(run(**options))
+    try:
+        sys.exit(run(**options))
+    except (LpuError, ConfigError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_BAD_INPUT)
 
 
 def run(config_name: str, weights: str, tokens: int, seed: int, cut: bool, oracle: bool, report: Path) -> int:
@@ -57,6 +63,8 @@ def run(config_name: str, weights: str, tokens: int, seed: int, cut: bool, oracl
     cfg, bits = get_config(config_name), int(weights.removeprefix("int"))
     if oracle and not all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
         raise LpuError("transformers is not installed: `make mixtral-layer` installs it, --no-oracle goes without")
+    if cfg.vector_depth * cfg.vlanes * WORD < MAPPED_BITS:
+        raise LpuError(f"--config {cfg.name}: its vector memory is too small to be read from outside; large has it")
     positions = max(16, tokens)
     shape = cut_shape(cfg.lanes, STATES, positions) if cut else layer_shape(STATES, positions)
     ids = np.random.default_rng([seed, 30]).permutation(STATES)[:tokens]
@@ -168,7 +176,4 @@ def _span(values: list[int]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except LpuError as error:
-        sys.exit(f"error: {error}")
+    main()
