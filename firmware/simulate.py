@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hdl.config import Config
@@ -141,16 +141,19 @@ def sampling_of(cfg: Config, model: QModel, request: Request) -> Sampling:
     return Sampling(scalar(inverse), values[Param.NOISE], values[Param.TOPK], values[Param.SEED])
 
 
+def floor_cycles(kinds: Mapping[str, int], cfg: Config, weights: int) -> float:
+    """Cycles of so many MACs of each kind (:meth:`ModelShape.macs_by_kind`) at the peak of their operands' width."""
+    return kinds["weight"] / cfg.macs_per_cycle(weights) + (kinds["router"] + kinds["kv"]) / cfg.macs_per_cycle(8)
+
+
 def utilisation(shape: ModelShape, cfg: Config, weights: int, position: int, cycles: int) -> tuple[float, float]:
     """MAC utilisation of one token: (weighted by operand width, unweighted).
 
     Useful MACs of each operation over the peak at its operands' width, summed, over the token's cycles;
     unweighted: all MACs over the peak at the weights' width. Keys and values are int8, and so is the router.
     """
-    kinds = shape.macs_by_kind(position)
-    wide, narrow = cfg.macs_per_cycle(8), cfg.macs_per_cycle(weights)
-    floor = kinds["weight"] / narrow + (kinds["router"] + kinds["kv"]) / wide
-    return floor / cycles, shape.macs(position) / narrow / cycles
+    floor = floor_cycles(shape.macs_by_kind(position), cfg, weights)
+    return floor / cycles, shape.macs(position) / cfg.macs_per_cycle(weights) / cycles
 
 
 def resolve_model(name: str) -> Path:

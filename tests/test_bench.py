@@ -103,8 +103,14 @@ def test_llama_cpp_computes_the_model(tmp_path: Path) -> None:
         found = llama_cpp.measure(tmp_path / "model.gguf", matrices, ckpt.shape.macs(38), text, expected, 1, 2, 38)
         assert found.seconds.shape == (2, len(text))
         assert found.agreement >= least, matrices
-    with pytest.raises(LpuError, match="blocks of 32"):
-        gguf_file.write(Checkpoint(resolve_model("names-4k")), "Q8_0", tmp_path / "model.gguf")
+
+
+def test_a_gguf_file_needs_whole_blocks(tmp_path: Path) -> None:
+    """The message names the block and the row; nothing is written."""
+    file = tmp_path / "model.gguf"
+    with pytest.raises(LpuError, match="blocks of 32, a row has 16 weights"):
+        gguf_file.write(Checkpoint(resolve_model("names-4k")), "Q8_0", file)
+    assert not file.exists()
 
 
 def test_rows_of_q_and_k_are_neighbours_for_llama_cpp() -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint as a GGUF file, which llama.cpp reads. Needs the extra ``llama``.
+"""A checkpoint as a GGUF file, which llama.cpp reads.
 
 llama.cpp runs Mixtral, Mistral and Llama as its architecture "llama"; a Mixtral's experts of a kind are one tensor.
 """

@@ -141,6 +141,7 @@ def _report(
         "macs_per_token": shape.macs(position),
         "matches_reference": outcome.matches,
         "sim_khz": outcome.khz,
+        "sim_seconds_per_token": outcome.run_seconds / len(outcome.cycles),
         "clock_hz": cfg.clock_hz,
         "tokens_per_second": cfg.clock_hz / cycles,
         "config": cfg.name,
@@ -166,7 +167,7 @@ def _table(console: Console, cfg: Config, r: dict[str, Any], outcome: Outcome) -
         f"MAC utilisation at position {position}": f"{r['mac_utilisation']:.1%} of {r['macs_per_cycle']} per cycle, "
         f"{r['mac_utilisation_cycles']} cycles ({r['mac_utilisation_evidence']})",
         "tokens per second": f"{r['tokens_per_second']:,.0f} at {cfg.clock_hz / 1e6:g} MHz, a stated clock (estimate)",
-        "simulated clock rate": f"{r['sim_khz']:.0f} kHz",
+        "simulated clock rate": f"{r['sim_khz']:.0f} kHz, {r['sim_seconds_per_token']:.2g} s a token",
         "parameters": f"{r['parameters_total']:,} in all, {r['parameters_active']:,} active",
     }
     for name, value in rows.items():

@@ -13,6 +13,7 @@ from ..bench.timeline import SLICES
 from ..checkpoint import ModelShape
 from ..errors import LpuError
 from ..limits import check_shape
+from ..simulate import floor_cycles
 from .cycles import IN_LAYERS, PARTS, Scheduled, schedule
 from .links import Links, Network
 from .machine import Machine, need_bytes
@@ -182,8 +183,7 @@ def _row(request: Request, shape: ModelShape, cfg: Config, tensor: int) -> Row:
 
 def peak_cycles(shape: ModelShape, cfg: Config, weights: int, position: int) -> float:
     """Cycles of a token's useful MACs at the peak of one chip, each operation at its operands' width."""
-    kinds = shape.macs_by_kind(position)
-    return kinds["weight"] / cfg.macs_per_cycle(weights) + (kinds["router"] + kinds["kv"]) / cfg.macs_per_cycle(8)
+    return floor_cycles(shape.macs_by_kind(position), cfg, weights)
 
 
 def link_seconds(request: Request, cfg: Config, tensor: int, stages: int, clock: float) -> Mapping[str, float]:

@@ -13,6 +13,7 @@ from firmware.checkpoint import ModelShape
 from firmware.lower import Compiled
 from firmware.quantise import quantise
 from firmware.schedule import token_cycles
+from firmware.simulate import floor_cycles
 from hdl.config import Config
 from sim.float_model import CheckpointLike
 from sim.qmodel import QModel
@@ -113,5 +114,4 @@ def layer_utilisation(shape: ModelShape, cfg: Config, weights: int, position: in
     """MAC utilisation of a token that ends behind the layer, weighted by operand width; no LM head is counted."""
     kinds = shape.macs_by_kind(position)
     kinds["weight"] -= shape.vocab * shape.d
-    floor = kinds["weight"] / cfg.macs_per_cycle(weights) + (kinds["router"] + kinds["kv"]) / cfg.macs_per_cycle(8)
-    return floor / cycles
+    return floor_cycles(kinds, cfg, weights) / cycles

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -34,16 +35,14 @@ def decoder_layer(
         layer = MixtralDecoderLayer(config, 0)
     layer = layer.to_empty(device="cpu").eval()
     named = dict(layer.named_parameters())
-    total = 8 + 3 * s.experts
+    total, done = 7 + 3 * s.experts, itertools.count(1)
 
     def put(name: str, values: NDArray[np.float32], *at: Any) -> None:
         target = named.pop(name) if not at else named[name][at]
         assert target.shape == values.shape, f"{name}: {tuple(target.shape)}, {values.shape}"
         target.copy_(torch.from_numpy(values))
-        put.done += 1  # type: ignore[attr-defined]
-        progress(put.done, total)  # type: ignore[attr-defined]
+        progress(next(done), total)
 
-    put.done = 0  # type: ignore[attr-defined]
     with torch.inference_mode():
         for name, values in (
             ("input_layernorm.weight", w.attn_norm), ("post_attention_layernorm.weight", w.ffn_norm),
