@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,6 +84,33 @@ _ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 _MODEL_TYPES = {"mixtral": "MixtralForCausalLM", "mistral": "MistralForCausalLM", "llama": "LlamaForCausalLM"}
 
+FIELDS: dict[str, str] = {
+    "vocab": "vocab_size",
+    "d": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "experts": "num_local_experts",
+    "top_k": "num_experts_per_tok",
+    "ffn": "intermediate_size",
+    "context": "max_position_embeddings",
+    "window": "sliding_window",
+    "rope_theta": "rope_theta",
+    "eps": "rms_norm_eps",
+    "tied": "tie_word_embeddings",
+    "bos": "bos_token_id",
+    "eos": "eos_token_id",
+}
+"""Fields of a `ModelShape` as `config.json` names them, which is how every message names them."""
+
+
+class _ShapeError(CheckpointError):
+    """A shape that no model has, before the file it was read from is known."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(f"field {FIELDS[field]}: {text}")
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -113,26 +141,23 @@ class ModelShape:
         sizes = "vocab d layers heads kv_heads head_dim experts top_k ffn context"
         for name in sizes.split():
             if getattr(self, name) < 1:
-                raise CheckpointError(f"model shape: {name} is {getattr(self, name)}, must be at least 1")
+                raise _ShapeError(name, f"must be at least 1, found {getattr(self, name)}")
         if self.heads % self.kv_heads:
-            raise CheckpointError(
-                f"model shape: {self.heads} heads do not divide into {self.kv_heads} key/value heads"
-            )
+            raise _ShapeError("kv_heads", f"{self.heads} heads do not divide into {self.kv_heads} key/value heads")
         if self.head_dim % 2:
-            raise CheckpointError(f"model shape: head size {self.head_dim} is odd; RoPE turns pairs")
+            raise _ShapeError("head_dim", f"head size {self.head_dim} is odd; RoPE turns pairs")
         if self.top_k > self.experts:
-            raise CheckpointError(f"model shape: top {self.top_k} of {self.experts} experts is not possible")
+            raise _ShapeError("top_k", f"top {self.top_k} of {self.experts} experts is not possible")
         if self.window is not None and self.window < 1:
-            raise CheckpointError(f"model shape: sliding window {self.window} must be at least 1, or null")
+            raise _ShapeError("window", f"must be at least 1, or null, found {self.window}")
         for name in ("rope_theta", "eps"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
-                raise CheckpointError(f"model shape: {name} is {value}, must be a positive number")
-        for token in (() if self.bos is None else (self.bos,)) + self.eos:
-            if not 0 <= token < self.vocab:
-                raise CheckpointError(
-                    f"model shape: bos/eos token id {token} is outside the vocabulary of {self.vocab}"
-                )
+                raise _ShapeError(name, f"must be a positive number, found {value}")
+        for name, tokens in (("bos", () if self.bos is None else (self.bos,)), ("eos", self.eos)):
+            for token in tokens:
+                if not 0 <= token < self.vocab:
+                    raise _ShapeError(name, f"token id {token} is outside the vocabulary of {self.vocab}")
 
     @property
     def q_dim(self) -> int:
@@ -215,7 +240,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; a Hugging Face model folder is needed") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: a JSON object is needed, found {type(value).__name__}")
@@ -228,10 +253,9 @@ class _Config:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.raw = _read_json(path)
-        named = self.raw.get("architectures") or []
-        if not named and self.raw.get("model_type") in _MODEL_TYPES:
-            named = [_MODEL_TYPES[self.raw["model_type"]]]
-        if len(named) != 1 or named[0] not in _ARCHITECTURES:
+        kind = self.raw.get("model_type")
+        named = self.raw.get("architectures") or [name for key, name in _MODEL_TYPES.items() if key == kind]
+        if named not in [[name] for name in _ARCHITECTURES]:
             raise self.error(
                 "architectures",
                 f"{named or 'missing'} is not supported; supported are {', '.join(sorted(_ARCHITECTURES))}",
@@ -258,6 +282,8 @@ class _Config:
     def number(self, field: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.error(field, f"a number is needed, found {value!r}")
+        if not abs(value) <= sys.float_info.max:  # nor infinite, nor NaN
+            raise self.error(field, f"out of range: {value!r}")
         return float(value)
 
     def optional(self, field: str) -> int | None:
@@ -305,7 +331,7 @@ class _Config:
             raise self.error("partial_rotary_factor", "only 1.0 is supported")
         types = self.raw.get("layer_types")
         uniform = "full_attention" if self.get("sliding_window") is None else "sliding_attention"
-        if types is not None and set(types) != {uniform}:
+        if types is not None and not (isinstance(types, list) and types and all(t == uniform for t in types)):
             raise self.error("layer_types", f"only {uniform!r} in every layer is supported here")
 
     def shape(self) -> ModelShape:
@@ -313,7 +339,7 @@ class _Config:
         d, heads = self.integer("hidden_size"), self.integer("num_attention_heads")
         kv_heads, head_dim = self.optional("num_key_value_heads"), self.optional("head_dim")
         if head_dim is None and (heads < 1 or d % heads):
-            raise self.error("head_dim", f"null, and hidden_size {d} does not divide by {heads} heads")
+            raise self.error("head_dim", f"null, and hidden_size {d} does not divide by num_attention_heads {heads}")
         moe = self.architecture == "MixtralForCausalLM"
         bos = self.tokens("bos_token_id")
         try:
@@ -337,7 +363,7 @@ class _Config:
                 # Default ids that lie outside a small vocabulary belong to no token of it.
                 eos=tuple(t for t in self.tokens("eos_token_id") if t < self.integer("vocab_size")),
             )
-        except CheckpointError as error:
+        except _ShapeError as error:
             raise CheckpointError(f"{self.path}: {error}") from None
 
 
@@ -396,7 +422,7 @@ def _read_header(file: Path) -> dict[str, _Entry]:
             header = json.loads(stream.read(length))
     except FileNotFoundError:
         raise CheckpointError(f"{file}: no such file; the checkpoint is incomplete") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: safetensors header cannot be read: {error}") from None
     if not isinstance(header, dict):
         raise CheckpointError(f"{file}: safetensors header is not a JSON object")
@@ -407,7 +433,7 @@ def _read_header(file: Path) -> dict[str, _Entry]:
         try:
             dtype, shape = str(item["dtype"]), tuple(int(n) for n in item["shape"])
             begin, end = (int(n) for n in item["data_offsets"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise CheckpointError(f"{file}: tensor {name}: damaged header entry {item!r}") from None
         if dtype in _DTYPES:
             want = math.prod(shape) * _DTYPES[dtype].itemsize
@@ -581,11 +607,11 @@ class Checkpoint:
             yield "lm_head.weight", (s.vocab, s.d)
 
     def _check_tensors(self) -> None:
-        expected = dict(self._expected())
-        missing = [name for name in expected if name not in self._entries]
+        # Up to the first that is missing: a configuration may call for any number.
+        missing = next((name for name, _ in self._expected() if name not in self._entries), None)
         if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise CheckpointError(f"{self.path}: tensor {missing[0]} is missing{more}")
+            raise CheckpointError(f"{self.path}: tensor {missing} is missing")
+        expected = dict(self._expected())
         for name, shape in expected.items():
             entry = self._entries[name]
             if entry.dtype not in _DTYPES:

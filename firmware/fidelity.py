@@ -106,5 +106,5 @@ def check_names(names: list[str]) -> list[str]:
     for name in names:
         known = name in SHAPES or name in PUBLIC or name in shipped_models()
         if not known and not (Path(name) / "config.json").is_file():
-            raise LpuError(f"--model {name!r}: no folder with a config.json; known: {', '.join(known_models())}")
+            raise LpuError(f"--model {name!r}: no folder with a config.json; known: {'; '.join(known_models())}")
     return names or known_models()

@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import struct
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -275,6 +276,15 @@ def program_notes(program: Program) -> dict[str, list[str]]:
 
 
 # --------------------------------------------------------------------------------------------------- writing
+
+
+def make_parent(path: Path) -> None:
+    """Make the folder that a file goes into, before what takes long. Raises LpuError where no file can be put."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise LpuError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 @contextlib.contextmanager

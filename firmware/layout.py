@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 
 from hdl.config import SOFTMAX_BANKS, Config
+from hdl.icu.params import param_bits
+from hdl.image import Param
 from hdl.isa import Width
 from hdl.timing import get_timing
 from sim.qmodel import QModel
@@ -17,6 +19,8 @@ from sim.qmodel import QModel
 from .errors import LpuError
 from .limits import check_shape
 
+LAYERS = "layers"
+"""The need that the parameter's register limits, not a memory."""
 HEADS_IN_WORK = 3
 """Heads whose scores or probabilities are kept at once: buffers for them, banks of MAX and SUM."""
 assert HEADS_IN_WORK <= SOFTMAX_BANKS
@@ -184,6 +188,7 @@ class Layout:
             Need("positions", s.context, cfg.context_max),
             Need("vocabulary", s.vocab, cfg.vocab_max),
             Need("experts", s.experts, cfg.experts_max),
+            Need(LAYERS, s.layers, (1 << param_bits(cfg)[Param.LAYERS]) - 1),
         ]
         if whole and any(n.needed > n.available for n in self.needs):
             raise LpuError("\n".join([f"the model does not fit config {cfg.name}:", *map(str, self.needs)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from firmware.checkpoint import OP_KINDS, ArrayCheckpoint, Checkpoint, ModelShape, read_shape
+from firmware.checkpoint import FIELDS, OP_KINDS, ArrayCheckpoint, Checkpoint, ModelShape, read_shape
 from firmware.errors import CheckpointError, LpuError
 from tests.util_models import (
     Spec,
@@ -166,6 +167,9 @@ def test_keys_stop_growing_at_the_window(tmp_path: Path) -> None:
     ("field", "value", "words"),
     [
         ("architectures", ["GPT2LMHeadModel"], ["architectures", "GPT2LMHeadModel", "MixtralForCausalLM"]),
+        ("architectures", 5, ["field architectures"]),
+        ("architectures", [[]], ["field architectures"]),
+        ("architectures", "MixtralForCausalLM", ["field architectures"]),
         ("hidden_size", ..., ["hidden_size", "missing"]),
         ("hidden_size", "64", ["hidden_size", "integer"]),
         ("hidden_act", "gelu", ["hidden_act", "gelu"]),
@@ -177,18 +181,43 @@ def test_keys_stop_growing_at_the_window(tmp_path: Path) -> None:
         ("rope_theta", 5e5, ["rope_theta", "contradicting"]),
         ("rope_theta", "big", ["rope_theta", "number"]),
         ("rms_norm_eps", None, ["rms_norm_eps"]),
-        ("rms_norm_eps", -1.0, ["eps"]),
-        ("num_key_value_heads", 3, ["heads", "3"]),
-        ("num_experts_per_tok", 5, ["top 5 of 4"]),
-        ("num_hidden_layers", 0, ["layers"]),
-        ("head_dim", 7, ["odd"]),
-        ("sliding_window", 0, ["window"]),
+        ("rms_norm_eps", -1.0, ["field rms_norm_eps", "positive"]),
+        ("rms_norm_eps", 10**400, ["field rms_norm_eps", "out of range"]),
+        ("rms_norm_eps", float("nan"), ["field rms_norm_eps", "out of range"]),
+        ("rope_theta", 10**400, ["field rope_theta", "out of range"]),
+        ("num_attention_heads", -3, ["num_attention_heads", "-3"]),
+        ("num_attention_heads", 0, ["num_attention_heads", "0"]),
+        ("num_key_value_heads", 3, ["field num_key_value_heads", "heads", "3"]),
+        ("num_experts_per_tok", 5, ["field num_experts_per_tok", "top 5 of 4"]),
+        ("num_hidden_layers", 0, ["field num_hidden_layers", "at least 1", "0"]),
+        ("vocab_size", -1, ["field vocab_size", "at least 1"]),
+        ("head_dim", 7, ["field head_dim", "odd"]),
+        ("sliding_window", 0, ["field sliding_window"]),
         ("layer_types", ["full_attention", "sliding_attention"], ["layer_types"]),
+        ("layer_types", 5, ["field layer_types"]),
+        ("layer_types", [[]], ["field layer_types"]),
         ("partial_rotary_factor", 0.5, ["partial_rotary_factor"]),
     ],
+    ids=lambda v: str(v)[:30],
 )
 def test_unsupported_fields_are_named(field: str, value: Any, words: list[str], tmp_path: Path) -> None:
     refused(edit_config(write_model(tmp_path), **{field: value}), "config.json", *words)
+
+
+def test_a_message_names_the_file_once(tmp_path: Path) -> None:
+    for fields in ({"num_hidden_layers": "two"}, {"num_hidden_layers": 0}):
+        with pytest.raises(CheckpointError) as caught:
+            read_shape(edit_config(write_model(tmp_path), **fields))
+        assert str(caught.value).count("config.json: field num_hidden_layers: ") == 1
+        assert str(caught.value).count("config.json") == 1
+
+
+def test_a_model_type_that_is_no_text(tmp_path: Path) -> None:
+    refused(edit_config(write_model(tmp_path), architectures=..., model_type=[]), "field architectures: missing")
+
+
+def test_fields_are_those_of_the_shape() -> None:
+    assert list(FIELDS) == [f.name for f in dataclasses.fields(ModelShape)]
 
 
 def test_missing_or_broken_config(tmp_path: Path) -> None:
@@ -198,6 +227,10 @@ def test_missing_or_broken_config(tmp_path: Path) -> None:
     refused(tmp_path, "config.json", "JSON")
     (tmp_path / "config.json").write_text("[]")
     refused(tmp_path, "config.json", "object")
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    refused(tmp_path, "config.json", "JSON")
+    (tmp_path / "config.json").write_text('{"hidden_size": 1' + "0" * 5000 + "}")
+    refused(tmp_path, "config.json", "JSON")
 
 
 # ----------------------------------------------------------------------------------------------- bad weights
@@ -260,6 +293,8 @@ def test_wrong_tensors_are_named(tmp_path: Path) -> None:
     folder = write_model(tmp_path)
     name = "model.layers.1.block_sparse_moe.experts.2.w2.weight"
     refused(change_tensor(folder, name, None), name, "missing")
+    more = write_model(tmp_path / "more")
+    refused(edit_config(more, num_hidden_layers=10**12), "model.layers.2.input_layernorm.weight is missing")
     refused(
         change_tensor(folder, name, np.zeros((48, 32))), name, "expected shape [32, 48]", "found [48, 32]"
     )

@@ -63,6 +63,14 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top1: float, c
     assert entry["change_int8"] == pytest.approx(0.01) and entry["within_limits"] is (code == 0)
 
 
+def test_a_report_that_cannot_be_written_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firmware.cli.fidelity.suite", None)
+    (tmp_path / "file").touch()
+    report = tmp_path / "file" / "fidelity.json"
+    result = CliRunner().invoke(main, ["fidelity", "--model", "names-4k", "--report", str(report)])
+    assert (result.exit_code, f"{report}: cannot be written" in result.output) == (2, True), result.output
+
+
 def test_a_shipped_model_and_a_random_one_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"random": SHAPES["random 6 experts, top 3, no shared heads"]}
     monkeypatch.setattr(fidelity, "SHAPES", small)
@@ -74,6 +82,6 @@ def test_a_shipped_model_and_a_random_one_end_to_end(monkeypatch: pytest.MonkeyP
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(LpuError, match="names-4k"):
+    with pytest.raises(LpuError, match=r"; names-4k; .*; random 6 experts, top 3, no shared heads$"):
         fidelity.check_names(["no-such-model"])
     assert "stories-500k" in fidelity.check_names([])

@@ -139,12 +139,23 @@ def test_sections_go_to_the_memory_that_is_theirs(rng: np.random.Generator) -> N
         (["--config", "huge"], "unknown config 'huge'"),
         (["--config", "tiny"], "--config tiny: its vector memory is too small"),
         (["--config", "large", "--oracle"], "transformers is not installed"),
+        (["--report", "/dev/null/report.json"], "/dev/null/report.json: cannot be written"),
     ],
 )
 def test_bad_input(options: list[str], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     done = CliRunner().invoke(main, ["--no-oracle", *options])
     assert (done.exit_code, text in done.output) == (2, True), done.output
+
+
+def test_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("verification.mixtral_layer.__main__.build_core", interrupt)
+    report = tmp_path / "new" / "report.json"
+    done = CliRunner().invoke(main, ["--no-oracle", "--report", str(report)])
+    assert (done.exit_code, "interrupted" in done.output, report.exists()) == (130, True, False), done.output
 
 
 @pytest.mark.slow

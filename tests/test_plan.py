@@ -29,7 +29,7 @@ from firmware.plan.source import PUBLIC, find, public_models
 from firmware.program import build_program
 from firmware.schedule import token_cycles
 from firmware.simulate import shipped_models
-from hdl.config import CONFIGS, TINY, Config, ConfigError, get_config
+from hdl.config import CONFIGS, LARGE, TINY, Config, ConfigError, get_config
 from hdl.timing import get_timing
 
 MIXTRAL = "mixtral-8x7b"
@@ -158,6 +158,24 @@ def test_chips_hold_the_model(cfg: Config, weights: int) -> None:
         room = max(n for n in range(40) if fits(cfg, stage_needs(layout, Stage(n))))
         assert len(row.stages) >= shape.layers / room
         assert sequences(cfg, layout, ends) == row.users >= 1
+
+
+def test_a_pipeline_of_many_stages() -> None:
+    """No chip holds more layers than the parameter counts; the fewest stages that hold the rest, as equal as can be."""
+    layout = share_layout(SMALL, LARGE, 8)
+    for layers in (1000, 10**6):
+        stages = stages_of(layout, LARGE, layers)
+        held = [s.layers for s in stages]
+        assert sum(held) == layers and max(held) <= 255 and (len(held) - 1) * 255 < layers
+        assert min(held[1:-1]) >= max(held) - 1
+    with pytest.raises(LpuError, match="num_hidden_layers = 1000000000000: "):
+        stages_of(layout, LARGE, 10**12)
+
+
+def test_more_layers_than_the_parameter_counts_do_not_fit() -> None:
+    Layout(outline(dataclasses.replace(SMALL, layers=255), 8), LARGE)
+    with pytest.raises(LpuError, match=r"layers +needs +256 +has +255 +<- too small"):
+        Layout(outline(dataclasses.replace(SMALL, layers=256), 8), LARGE)
 
 
 def test_a_layer_too_large_names_the_memory() -> None:
@@ -306,6 +324,12 @@ def test_a_folder_and_its_config_are_the_same_model(tmp_path: Path) -> None:
         ({"hidden_size": "missing"}, "config.json: field hidden_size: missing"),
         ({"num_hidden_layers": "two"}, "config.json: field num_hidden_layers: an integer is needed"),
         ({"architectures": ["GPT2LMHeadModel"]}, "config.json: field architectures"),
+        ({"num_hidden_layers": -1}, "config.json: field num_hidden_layers: must be at least 1, found -1"),
+        ({"num_hidden_layers": 10**12}, "num_hidden_layers = 1000000000000: "),
+        ({"num_attention_heads": -2}, "config.json: field num_attention_heads: must be at least 1"),
+        ({"architectures": 5}, "config.json: field architectures"),
+        ({"layer_types": 5}, "config.json: field layer_types"),
+        ({"rms_norm_eps": 10**400}, "config.json: field rms_norm_eps"),
         ({"head_dim": 1024}, "head_dim = 1024"),
     ],
     ids=lambda v: str(v)[:30],

@@ -105,6 +105,15 @@ def test_bad_requests(model: Path, tmp_path: Path, options: tuple[str, ...], mes
     assert not (tmp_path / "report.json").exists()
 
 
+def test_a_report_that_cannot_be_written_is_told_first(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sim_command, "compile_model", None)
+    (tmp_path / "file").touch()
+    result = simulated(model, tmp_path / "file" / "report.json")
+    assert (result.exit_code, "report.json: cannot be written" in result.output) == (2, True), result.output
+
+
 def test_shipped_model_is_the_default() -> None:
     assert sim_command.resolve_model(sim_command.SHIPPED_MODEL).is_dir()
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..fidelity import PPL_LIMIT, TOP1_LIMIT, Row, check_names, suite
-from ..image_file import atomic_file
+from ..image_file import atomic_file, make_parent
 from . import tables
 from .bars import Bars
 
@@ -32,7 +32,7 @@ def command(ctx: click.Context, models: tuple[str, ...], tokens: int, report: Pa
     """
     rows: list[Row] = []
     names = check_names(list(models))
-    report.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(report)
     with Bars(Console(stderr=True)) as bars:
         for row in suite(names, tokens, bars.stage):
             rows.append(row)

@@ -17,7 +17,7 @@ from hdl.config import Config, get_config
 from ..checkpoint import ModelShape
 from ..compiler import compile_model
 from ..errors import LpuError
-from ..image_file import Image
+from ..image_file import Image, atomic_file, make_parent
 from ..public_models import default_config, default_context
 from ..rtl import build_core
 from ..simulate import REPORT_POSITION, Outcome, Request, Waves, resolve_model, simulate, utilisation
@@ -67,6 +67,7 @@ def run(
     folder = resolve_model(model_name)
     bits = int(weights.removeprefix("int")) if weights else cfg.weight_bits
     window = _window(wave_window, report) if waves else None
+    make_parent(report)
     errors = Console(stderr=True)
     bars = Bars(errors)
     with bars:
@@ -88,8 +89,8 @@ def run(
     if window:
         errors.print(f"waveform: {window.path}")
     result = _report(cfg, bits, folder, shape, request, outcome, text.text, image)
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(json.dumps(result, indent=2) + "\n")
+    with atomic_file(report) as out:
+        out.write((json.dumps(result, indent=2) + "\n").encode())
     _table(Console(), cfg, result, outcome)
     if not outcome.matches:
         errors.print("[red]the RTL differs from the reference or from the predicted cycles[/red]")

@@ -169,7 +169,8 @@ def _row(request: Request, shape: ModelShape, cfg: Config, tensor: int) -> Row:
     stages = stages_of(share_layout(share(shape, tensor, 1), cfg, weights), cfg, shape.layers)
     held = share(shape, tensor, max(s.layers for s in stages))
     layout, scheduled = share_layout(held, cfg, weights), schedule(held, cfg, weights, request.position)
-    used = [need_bytes(cfg, stage_needs(layout, s)) for s in stages]
+    each = {s: need_bytes(cfg, stage_needs(layout, s)) for s in set(stages)}
+    used = [each[s] for s in stages]
     clock = clock_of(cfg).pll * 1e6
     links = link_seconds(request, cfg, tensor, len(stages), clock)
     seconds = scheduled.token(shape.layers) / clock + sum(links.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 
 from hdl.config import Config
@@ -9,8 +10,11 @@ from hdl.config import Config
 from ..checkpoint import ModelShape
 from ..compiler import outline
 from ..errors import LpuError
-from ..layout import Layout, Need, ceil_div
+from ..layout import LAYERS, Layout, Need, ceil_div
 from .machine import fits
+
+STAGES = 1 << 16
+"""A pipeline of more is not planned: each stage is listed."""
 
 
 def share(shape: ModelShape, chips: int, layers: int) -> ModelShape:
@@ -48,6 +52,7 @@ def stage_needs(layout: Layout, stage: Stage) -> list[Need]:
     spare = max(lay.cfg.slots(4), lay.key_sets * lay.cfg.slots(8) - lay.cache_rows)
     values = lay.value_w + s.kv_heads * lay.value_head_w
     needed = {
+        LAYERS: stage.layers,
         "weight words per column": stage.layers * lay.layer_w + sum(m.weight_words for m in tables),
         "weight words up to the V cache": (stage.layers - 1) * lay.layer_w + values if stage.layers else 0,
         "scale rows": stage.layers * lay.layer_s + sum(m.rows for m in tables) + 1 + spare,
@@ -87,10 +92,12 @@ def stages_of(layout: Layout, cfg: Config, layers: int) -> list[Stage]:
     Raises :class:`LpuError` where not even one layer's share fits a chip.
     """
 
+    (held,) = (n.available for n in layout.needs if n.memory == LAYERS)
+
     def most(first: bool, last: bool) -> int:
         """Layers of a stage, -1: not even its table."""
-        fit = [n for n in range(layers + 1) if fits(cfg, stage_needs(layout, Stage(n, first, last)))]
-        return max(fit, default=-1)
+        counts = range(min(layers, held) + 1)
+        return bisect.bisect(counts, False, key=lambda n: not fits(cfg, stage_needs(layout, Stage(n, first, last)))) - 1
 
     if most(True, True) == layers:
         return [Stage(layers, True, True)]
@@ -100,11 +107,15 @@ def stages_of(layout: Layout, cfg: Config, layers: int) -> list[Stage]:
         raise LpuError(f"a chip of config {cfg.name} does not hold a layer's share:\n{table}")
     between = max(0, ceil_div(layers - begin - end, middle) if middle > 0 else 0)
     count = between + 2
-    for even in range(ceil_div(layers, count), layers + 1):
-        room = [min(even, begin), *[min(even, middle)] * between, min(even, end)]
-        if sum(room) >= layers:
-            break
+    if count > STAGES:
+        raise LpuError(f"num_hidden_layers = {layers}: {count:,} stages, at most {STAGES:,} are planned for")
+    even = ceil_div(layers, count)
+    while min(even, begin) + between * min(even, middle) + min(even, end) < layers:
+        even += 1
+    room = [min(even, begin), *[min(even, middle)] * between, min(even, end)]
     # What is too much comes off the ends first: they hold a table beside their layers.
+    over = sum(room) - layers
     for at in [0, count - 1, *range(1, count - 1)]:
-        room[at] -= min(room[at], sum(room) - layers)
+        less = min(room[at], over)
+        room[at], over = room[at] - less, over - less
     return [Stage(n, at == 0, at == count - 1) for at, n in enumerate(room)]

@@ -14,10 +14,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from firmware.cli import EXIT_BAD_INPUT
+from firmware.cli import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from firmware.cli.bars import Bars
 from firmware.errors import LpuError
-from firmware.image_file import atomic_file
+from firmware.image_file import atomic_file, make_parent
 from firmware.lower import lower
 from firmware.rtl import build_core
 from hdl.config import WORD, ConfigError, get_config
@@ -56,6 +56,9 @@ def main(**options: Any) -> None:
     except (LpuError, ConfigError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def run(config_name: str, weights: str, tokens: int, seed: int, cut: bool, oracle: bool, report: Path) -> int:
@@ -65,6 +68,7 @@ def run(config_name: str, weights: str, tokens: int, seed: int, cut: bool, oracl
         raise LpuError("transformers is not installed: `make mixtral-layer` installs it, --no-oracle goes without")
     if cfg.vector_depth * cfg.vlanes * WORD < MAPPED_BITS:
         raise LpuError(f"--config {cfg.name}: its vector memory is too small to be read from outside; large has it")
+    make_parent(report)
     positions = max(16, tokens)
     shape = cut_shape(cfg.lanes, STATES, positions) if cut else layer_shape(STATES, positions)
     ids = np.random.default_rng([seed, 30]).permutation(STATES)[:tokens]
@@ -121,7 +125,6 @@ def run(config_name: str, weights: str, tokens: int, seed: int, cut: bool, oracl
         elif cosine[agree].min() < LEAST_COSINE[bits]:
             wrong.append(f"cosine {cosine[agree].min():.5f} with float32, not {LEAST_COSINE[bits]}")
     result["differences"] = wrong
-    report.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(report) as out:
         out.write((json.dumps(result, indent=2) + "\n").encode())
     _table(result)

@@ -29,7 +29,7 @@ def decoder_layer(
         num_attention_heads=s.heads, num_key_value_heads=s.kv_heads, head_dim=s.head_dim,
         num_local_experts=s.experts, num_experts_per_tok=s.top_k, rms_norm_eps=s.eps,
         max_position_embeddings=s.context, rope_parameters={"rope_type": "default", "rope_theta": s.rope_theta},
-        attn_implementation="eager",
+        attn_implementation="eager", experts_implementation="eager",
     )  # fmt: skip
     with torch.device("meta"):
         layer = MixtralDecoderLayer(config, 0)
