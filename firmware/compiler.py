@@ -47,8 +47,8 @@ _CALIBRATION_SOURCES = ("firmware/calibrate.py", "firmware/checkpoint.py", "sim/
 _SOURCES = (
     *_CALIBRATION_SOURCES,
     *(f"hdl/{n}.py" for n in ("config", "isa", "timing", "image", "contract", "link")),
-    *(f"firmware/{n}.py" for n in ("quantise", "ptq", "gptq", "scalar", "layout", "schedule", "program", "lower")),
-    *(f"firmware/{n}.py" for n in ("image_file", "compiler", "tokenizer")),
+    *(f"firmware/{n}.py" for n in ("quantise", "ptq", "gptq", "scalar", "layout", "limits", "schedule", "chains")),
+    *(f"firmware/{n}.py" for n in ("attention", "experts", "program", "lower", "image_file", "compiler", "tokenizer")),
     *(f"sim/{n}.py" for n in ("qmodel", "numerics")),
     "hdl/tables.py",
 )
@@ -102,7 +102,7 @@ class Compilation:
     @cached_property
     def compiled(self) -> Compiled:
         """Layout, program with notes, and sections."""
-        return lower(self.qmodel, self.cfg)
+        return lower(self.qmodel, self.cfg, self.image.sequences)
 
 
 def parse_weights(text: str) -> int:
@@ -120,26 +120,29 @@ def compile_model(
     progress: Progress | None = None,
     cache: Path | None = CACHE,
     context: int | None = None,
+    sequences: int = 1,
 ) -> Compilation:
     """Compile a checkpoint folder for a configuration.
 
     weights: 4 or 8 bits, None: the configuration's; progress: told each stage; cache: folder of earlier
     results, None: do not keep any; context: positions the program can reach, None: as many as checkpoint and
-    configuration allow. Raises LpuError for a checkpoint that cannot be read, is not supported, or does not fit
-    (before the long stages: the message lists what is needed and what there is).
+    configuration allow; sequences: that are worked on in turn, in an equal part of the context each. Raises
+    LpuError for a checkpoint that cannot be read, is not supported, or does not fit (before the long stages: the
+    message lists what is needed and what there is).
     """
     progress = progress or _silent
     weights = cfg.weight_bits if weights is None else weights
     if weights not in (4, 8):
         raise LpuError(f"weights of {weights} bits: 4 or 8")
     progress("read the checkpoint")
-    if context is not None and not 2 <= context <= cfg.context_max:
-        raise LpuError(f"context of {context} positions: config {cfg.name} holds 2..{cfg.context_max}")
-    ckpt = Checkpoint(model_dir, context or cfg.context_max)
+    most = cfg.context_max // max(1, sequences)
+    if context is not None and not 2 <= context <= most:
+        raise LpuError(f"context of {context} positions: config {cfg.name} holds 2..{most}")
+    ckpt = Checkpoint(model_dir, context or most)
     tokenizer = Tokenizer(ckpt.path, ckpt.shape.vocab)
-    memory_needs(ckpt.shape, cfg, weights)  # what does not fit is told before the long stages
+    memory_needs(ckpt.shape, cfg, weights, sequences)  # what does not fit is told before the long stages
     store = _Cache(cache)
-    key = _key(ckpt, _SOURCES, cfg.name, cfg.hash(), weights)
+    key = _key(ckpt, _SOURCES, cfg.name, cfg.hash(), weights, sequences)
     stem = f"{ckpt.path.resolve().name}-{cfg.name}-int{weights}-{key}"
     image_path, model_path = store.path(f"{stem}.lpu"), _quantised_path(ckpt, cfg, weights, store)
     fits = True
@@ -153,7 +156,7 @@ def compile_model(
             fits = False
     quantised = _quantise(ckpt, cfg, weights, progress, store, known=fits)
     progress("lower and schedule")
-    compiled = lower(quantised.model, cfg)
+    compiled = lower(quantised.model, cfg, sequences)
     image = _make_image(ckpt, tokenizer, quantised, compiled, weights)
     if image_path is not None and model_path is not None:
         with contextlib.suppress(LpuError):  # a full disk: the result is good all the same
@@ -175,9 +178,9 @@ def quantise_model(
     return _quantise(ckpt, cfg, weights, progress or _silent, _Cache(cache))
 
 
-def memory_needs(shape: ModelShape, cfg: Config, weights: int) -> tuple[Need, ...]:
+def memory_needs(shape: ModelShape, cfg: Config, weights: int, sequences: int = 1) -> tuple[Need, ...]:
     """Words a model needs of each memory. Raises LpuError with the table when one is too small."""
-    return tuple(Layout(outline(shape, weights), cfg).needs)
+    return tuple(Layout(outline(shape, weights), cfg, sequences=sequences).needs)
 
 
 def outline(shape: ModelShape, weights: int) -> QModel:

@@ -35,7 +35,7 @@ from firmware.transport import Transport
 from hdl import link
 from hdl.config import Config
 from hdl.contract import contract_hash
-from hdl.image import Param, Reason, Space, row_bytes
+from hdl.image import PROMPT_BITS, Param, Reason, Space, row_bytes
 from hdl.link import Fault, Reply, Request
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ class Driver:
         self.context: int | None = None
         """Positions of the program, where ``load`` has seen them; else the hardware's limit counts."""
         self.vocab: int | None = None
+        self.sequences: int | None = None
         self._decoder = FrameDecoder()
         self._frames: deque[Frame] = deque()
         self._info: Info | None = None
@@ -251,6 +252,7 @@ class Driver:
         held = self.info().image == image.identity
         if held:
             self.context, self.vocab = image.params.get(Param.CONTEXT), image.params.get(Param.VOCAB)
+            self.sequences = image.params.get(Param.SEQUENCES)
         self.stop()
         if not held:
             self.load_image(image, progress)
@@ -265,6 +267,7 @@ class Driver:
         seed: int = 0,
         stop_ids: Sequence[int] = (),
         clear: bool = True,
+        second: tuple[Sequence[int], int] | None = None,
     ) -> Run:
         """Starts a run; the prompt is processed and at most ``limit`` tokens are sampled after it.
 
@@ -274,12 +277,17 @@ class Driver:
             seed: 0..2**32-1, of the sampling noise.
             stop_ids: at most two ids that end the run when sampled.
             clear: start at position 0; False goes on behind the cached context.
+            second: prompt and seed of the second sequence, for an image of two. Its records take turns with the first
+                one's, which come first; those behind a sequence's end are not ``sampled``.
 
         Raises LpuError for a bad argument, before anything is sent.
         """
         cfg = self.config
         context = min(self.context or cfg.context_max, cfg.context_max)
-        parts = run_parts(cfg, prompt_ids, limit, temperature, topk, seed, stop_ids, clear,
+        if self.sequences is not None and (second is not None) != (self.sequences == 2):
+            wanted = "two prompts in turn (--second)" if self.sequences == 2 else "one prompt"
+            raise LpuError(f"the loaded image works on {wanted}; lpu compile --sequences makes images of either kind")
+        parts = run_parts(cfg, prompt_ids, limit, temperature, topk, seed, stop_ids, clear, second,
                           context=context, vocab=self.vocab or cfg.vocab_max)  # fmt: skip
         self.load(parts)
         return self.start()
@@ -488,6 +496,8 @@ class Driver:
                     self.context = value
                 case Param.VOCAB:
                     self.vocab = value
+                case Param.SEQUENCES:
+                    self.sequences = value
 
 
 _OTHER_CONTRACT = (
@@ -517,6 +527,7 @@ def run_parts(
     seed: int = 0,
     stop_ids: Sequence[int] = (),
     clear: bool = True,
+    second: tuple[Sequence[int], int] | None = None,
     *,
     context: int,
     vocab: int,
@@ -525,11 +536,15 @@ def run_parts(
 
     ``context``: positions of the program; ``vocab``: number of ids. Raises LpuError for a bad argument.
     """
-    if not prompt_ids:
-        raise LpuError("the prompt is empty: it needs at least one token")
-    if len(prompt_ids) >= context:
-        raise LpuError(f"the prompt has {len(prompt_ids)} tokens: not shorter than the context of {context}")
-    for what, ids in (("prompt", prompt_ids), ("stop", stop_ids)):
+    second_ids, second_seed = second or ((), 0)
+    if second is not None and not clear:
+        raise LpuError("two sequences begin at position 0: they do not go on behind a cached context")
+    for ids in (prompt_ids, second_ids) if second is not None else (prompt_ids,):
+        if not ids:
+            raise LpuError("the prompt is empty: it needs at least one token")
+        if len(ids) >= context:
+            raise LpuError(f"the prompt has {len(ids)} tokens: not shorter than the context of {context}")
+    for what, ids in (("prompt", prompt_ids), ("second prompt", second_ids), ("stop", stop_ids)):
         for i, token in enumerate(ids):
             if not 0 <= token < vocab:
                 raise LpuError(f"{what} token {i} is {token}: ids are 0..{vocab - 1}")
@@ -537,8 +552,9 @@ def run_parts(
         raise LpuError(f"{len(stop_ids)} stop ids; the LPU compares with {STOP_IDS_MAX}")
     if limit < 1:
         raise LpuError(f"limit of {limit} tokens: at least 1")
-    if not 0 <= seed < 1 << 32:
-        raise LpuError(f"seed {seed} is outside 0..{(1 << 32) - 1}")
+    for number in (seed, second_seed):
+        if not 0 <= number < 1 << 32:
+            raise LpuError(f"seed {number} is outside 0..{(1 << 32) - 1}")
     if not 0 <= topk <= cfg.topk_max:
         raise LpuError(f"top-k of {topk}: this LPU samples among 1..{cfg.topk_max} tokens, or all (0)")
     if temperature != 0 and not (
@@ -562,14 +578,17 @@ def run_parts(
         Param.STOP0: stops[0],
         Param.STOP1: stops[1],
         Param.CLEAR: int(clear),
+        Param.PROMPT_LEN1: len(second_ids),
+        Param.SEED1: second_seed,
     }
     size = row_bytes(cfg, Space.PARAM)
     width = row_bytes(cfg, Space.PROMPT)
     first = min(values)
     assert sorted(values) == list(range(first, first + len(values))), "one LOAD takes consecutive rows"
+    rows = [a | b << PROMPT_BITS for a, b in itertools.zip_longest(prompt_ids, second_ids, fillvalue=0)]
     params = b"".join(values[param].to_bytes(size, "little") for param in sorted(values))
     return [
-        (Space.PROMPT, 0, 0, b"".join(token.to_bytes(width, "little") for token in prompt_ids)),
+        (Space.PROMPT, 0, 0, b"".join(row.to_bytes(width, "little") for row in rows)),
         (Space.PARAM, 0, first, params),
         (Space.CONST, 0, TEMPERATURE_SCALAR, scalar_row(inverse)),
     ]

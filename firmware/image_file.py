@@ -220,12 +220,18 @@ class Image:
         return self._need(Param.CONTEXT)
 
     @property
+    def sequences(self) -> int:
+        """Sequences that the program works on in turn."""
+        return 2 if self.params.get(Param.SEQUENCES) == 2 else 1
+
+    @property
     def vocab(self) -> int:
         """Number of token ids."""
         return self._need(Param.VOCAB)
 
     def cycles(self, position: int, sampled: bool = True) -> int:
-        """Exact cycles of the token at ``position`` (0-based): from its first cycle to the next token's.
+        """Exact cycles of the token at ``position`` (0-based): from its first cycle to the next token's. With several
+        sequences, of the tokens that they all have there.
 
         ``sampled``: whether a token is sampled after it (all but the prompt's tokens before the last).
         Computed from the phase table and the parameters alone. Raises ImageError without a model, ValueError

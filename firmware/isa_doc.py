@@ -41,7 +41,7 @@ DOC = Path(__file__).resolve().parent.parent / "docs" / "isa.md"
 
 LATENCIES: dict[tuple[Queue, int], tuple[str, ...]] = {
     (Queue.ABC, 0): ("dot",),
-    (Queue.ABC, 1): ("gather",),
+    (Queue.ABC, 1): ("gather", "gather_other"),
     (Queue.ACC, 0): ("acc", "max"),
     (Queue.SR, 0): ("mem_read",),
     (Queue.XR, 0): ("mem_read",),

@@ -24,6 +24,8 @@ LAYERS = "layers"
 HEADS_IN_WORK = 3
 """Heads whose scores or probabilities are kept at once: buffers for them, banks of MAX and SUM."""
 assert HEADS_IN_WORK <= SOFTMAX_BANKS
+SEQUENCES_MAX = 2
+"""Sequences that may be worked on in turn: tokens that the run state has."""
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -71,6 +73,25 @@ class Matrix:
         return Width.INT4 if self.width == 4 else Width.INT8
 
 
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where what belongs to one sequence lies: its cache (relative to the layer's bases) and its vectors."""
+
+    value_w: int
+    """V cache, transposed as an int8 matrix over keys; _c: its scales, coefficient rows."""
+    value_c: int
+    key_w: int
+    """K cache, an int8 matrix over head_dim; _s: its scales, scale rows."""
+    key_s: int
+    x: int
+    """Residual stream, vector rows; the others are activation words."""
+    x_act: int
+    q_act: int
+    attn_act: int
+    h_act: tuple[int, ...]
+    """By chosen expert."""
+
+
 class _Region:
     """Bump allocator of one memory."""
 
@@ -100,12 +121,15 @@ class Layout:
     """Addresses of every tensor. Raises :class:`LpuError` with a table when a memory is too small.
 
     ``whole``: the configuration has to hold the model; else it may be one chip of several (:mod:`firmware.plan`).
+    ``sequences``: that are worked on in turn, each with a cache of its own.
     """
 
-    def __init__(self, model: QModel, cfg: Config, whole: bool = True):
+    def __init__(self, model: QModel, cfg: Config, whole: bool = True, sequences: int = 1):
         self.model, self.cfg = model, cfg
-        s = model.shape
+        s, each = model.shape, range(sequences)
         check_shape(s, cfg)
+        if not 1 <= sequences <= SEQUENCES_MAX:
+            raise LpuError(f"{sequences} sequences: 1..{SEQUENCES_MAX}")
         v, lanes = cfg.vlanes, cfg.lanes
         self.head_rows = ceil_div(s.head_dim, v)
         self.head_words = ceil_div(s.head_dim, lanes)
@@ -118,11 +142,10 @@ class Layout:
         self.cache_words = ceil_div(s.window, lanes)
 
         weight, scale = _Region(), _Region()
-        # The V cache, transposed as an int8 matrix over keys, lies first in a layer: not every word of the memory may
-        # hold values.
+        # The V cache lies first in a layer: not every word of the memory may hold values.
         self.value_sets = ceil_div(self.head_rows, cfg.slots(8))
         self.value_head_w = self.value_sets * self.cache_words
-        self.value_w = weight.take(s.kv_heads * self.value_head_w)
+        value_w = [weight.take(s.kv_heads * self.value_head_w) for _ in each]
 
         def matrix(name: str, width: int, rows: int, words: int, step: int = 1) -> Matrix:
             slots = cfg.slots(width)
@@ -148,35 +171,37 @@ class Layout:
         weight.take((s.experts - 1) * self.expert_w)
         scale.take((s.experts - 1) * self.expert_s)
 
-        # K cache: rows of an int8 matrix over head_dim.
         self.key_sets = ceil_div(s.window, cfg.columns)
         self.key_head_w = self.key_sets * self.head_words
-        self.key_w = weight.take(s.kv_heads * self.key_head_w)
-        self.key_s = scale.take(s.kv_heads * self.cache_rows)
+        key_w = [weight.take(s.kv_heads * self.key_head_w) for _ in each]
+        # A drain reads whole sets: not what another sequence is about to write.
+        beyond = max(0, self.key_sets * cfg.slots(8) - self.cache_rows)
+        key_s = [scale.take(s.kv_heads * self.cache_rows + beyond * (sequences > 1)) for _ in each]
         coef = _Region()
-        self.value_c = coef.take(s.kv_heads * self.cache_rows)
+        value_c = [coef.take(s.kv_heads * self.cache_rows) for _ in each]
         self.layer_w, self.layer_s, self.layer_c = weight.used, scale.used, coef.used
 
         for region in (weight, scale, coef):
             region.take((s.layers - 1) * region.used)
-        values_end = weight.used - self.layer_w + self.value_w + s.kv_heads * self.value_head_w
+        values_end = weight.used - self.layer_w + sequences * s.kv_heads * self.value_head_w
         v_rows = ceil_div(s.vocab, v)
         self.embed = matrix("embedding", model.embed.width, v_rows, self.d_words)
         self.lm_head = self.embed if model.tied else matrix("lm head", model.lm_head.width, v_rows, self.d_words)
         self.ones_s = scale.take(1)
-        scale.take(max(cfg.slots(4), self.key_sets * cfg.slots(8) - self.cache_rows))  # drains read whole sets
+        scale.take(max(cfg.slots(4), beyond))
         self.rope_c = coef.take(s.context * self.head_rows)
         self.gain_c = coef.take(self.d_rows)
 
         vector, act = _Region(), _Region()
-        self.x = vector.take(self.d_words * cfg.word_rows)
+        x = [vector.take(self.d_words * cfg.word_rows) for _ in each]
         self.score_rows = self.key_sets * cfg.slots(8)
         self.scores = [vector.take(self.score_rows) for _ in range(HEADS_IN_WORK)]
-        self.x_act = act.take(self.d_words)
-        self.q_act = act.take(self.attn_words)
+        x_act = [act.take(self.d_words) for _ in each]
+        q_act = [act.take(self.attn_words) for _ in each]
         self.prob_act = [act.take(self.cache_words) for _ in range(HEADS_IN_WORK)]
-        self.attn_act = act.take(self.attn_words)
-        self.h_act = [act.take(self.f_words) for _ in range(s.top_k)]
+        attn_act = [act.take(self.attn_words) for _ in each]
+        h_act = [tuple(act.take(self.f_words) for _ in range(s.top_k)) for _ in each]
+        self.sequences = tuple(map(Places, value_w, value_c, key_w, key_s, x, x_act, q_act, attn_act, h_act))
 
         self.needs = [
             Need("weight words per column", weight.used, cfg.weight_depth),
@@ -185,7 +210,7 @@ class Layout:
             Need("coefficient rows", coef.used, cfg.coef_depth),
             Need("vector rows", vector.used, cfg.vector_depth),
             Need("activation words", act.used, cfg.act_depth),
-            Need("positions", s.context, cfg.context_max),
+            Need("positions", sequences * s.context, cfg.context_max),
             Need("vocabulary", s.vocab, cfg.vocab_max),
             Need("experts", s.experts, cfg.experts_max),
             Need(LAYERS, s.layers, (1 << param_bits(cfg)[Param.LAYERS]) - 1),

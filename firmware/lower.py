@@ -45,9 +45,9 @@ class Compiled:
     """Least n of the loop counts (see :func:`firmware.program.build_program`)."""
 
 
-def lower(model: QModel, cfg: Config) -> Compiled:
+def lower(model: QModel, cfg: Config, sequences: int = 1) -> Compiled:
     """Lay out, schedule and pack. Raises :class:`firmware.errors.LpuError` when something does not fit."""
-    layout = Layout(model, cfg)
+    layout = Layout(model, cfg, sequences=sequences)
     program, floor = build_program(layout)
     try:
         code = pack_program(cfg, program)
@@ -213,6 +213,7 @@ def _params(layout: Layout, floor: int) -> Section:
         Param.VOCAB: s.vocab,
         Param.EPS: model.eps,
         Param.FLOOR: floor,
+        Param.SEQUENCES: len(layout.sequences),
     }
     rows = [values.get(Param(i), 0) if i in set(Param) else 0 for i in range(max(values) + 1)]
     return _section(Space.PARAM, 0, 0, b"".join(v.to_bytes(8, "little") for v in rows))

@@ -85,6 +85,16 @@ class Scheduler:
         n1, n2 = (np.zeros(len(self.keys), np.int64) + self.count(fields, n) for n in ("n1", "n2"))
         return loop_span(n1, fields.get("d1", 1), n2, fields.get("d2", 1))
 
+    @staticmethod
+    def latest(*times: Times) -> Times:
+        """For each n the latest."""
+        return np.maximum.reduce(times)
+
+    @property
+    def issued(self) -> Times:
+        """When all instructions placed so far are issued."""
+        return self.start + max((placed[-1].time + 1 for placed in self._open.values()), default=0)
+
     def earliest(self, bundle: Sequence[Slot], *after: Times | int) -> Times:
         """Where :meth:`place` would put a bundle."""
         return self.start + self._earliest(bundle, after)

@@ -36,6 +36,23 @@ class Request:
     topk: int = 0
     seed: int = 0
     stop_ids: Sequence[int] = ()
+    second: Sequence[int] | None = None
+    """Prompt of a second sequence, for an image of two; the seed of its noise is one higher."""
+
+    @property
+    def prompts(self) -> list[Sequence[int]]:
+        """Of all sequences."""
+        return [self.prompt] if self.second is None else [self.prompt, self.second]
+
+    def of(self, sequence: int) -> Request:
+        """The same for one of the sequences alone."""
+        seed = (self.seed + sequence) % (1 << 32)
+        return dataclasses.replace(self, prompt=self.prompts[sequence], seed=seed, second=None)
+
+    @property
+    def driven(self) -> tuple[tuple[Sequence[int], int], ...]:
+        """What :meth:`Driver.run` takes as ``second``, if anything."""
+        return () if self.second is None else ((self.second, self.of(1).seed),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +66,11 @@ class Waves:
 
 @dataclasses.dataclass
 class Outcome:
-    """What a run gave. Cycle lists have an entry for every token processed, prompt tokens first."""
+    """What a run gave. Cycle lists have an entry for every position processed, prompt tokens first."""
 
-    ids: list[int]
-    reference_ids: list[int]
+    ids: list[list[int]]
+    """Tokens sampled, of each sequence."""
+    reference_ids: list[list[int]]
     cycles: list[int]
     predicted: list[int]
     reason: Reason
@@ -84,7 +102,7 @@ def simulate(
     model: QModel,
     cfg: Config,
     request: Request,
-    on_token: Callable[[int], None] = lambda token: None,
+    on_token: Callable[[int, int], None] = lambda sequence, token: None,
     on_load: Callable[[int, int], None] = lambda done, total: None,
     waves: Waves | None = None,
 ) -> Outcome:
@@ -102,20 +120,25 @@ def simulate(
         before, start, cpu_start = simulator.cycles, time.perf_counter(), time.process_time()
         run = driver.run(
             list(request.prompt), request.tokens, request.temperature, request.topk, request.seed,
-            list(request.stop_ids),
+            list(request.stop_ids), True, *request.driven,
         )  # fmt: skip
-        ids, cycles, predicted = [], [], []
-        for position, record in enumerate(run):
-            cycles.append(record.cycles)
-            predicted.append(image.cycles(position, record.sampled))
+        each, cycles, predicted = len(request.prompts), [], []
+        ids: list[list[int]] = [[] for _ in request.prompts]
+        first_sampled = min(len(prompt) for prompt in request.prompts) - 1
+        for index, record in enumerate(run):
+            position, sequence = divmod(index, each)
+            if sequence == 0:
+                cycles.append(record.cycles)
+                predicted.append(image.cycles(position, position >= first_sampled))
             if record.sampled:
-                ids.append(record.token)
-                on_token(record.token)
+                ids[sequence].append(record.token)
+                on_token(sequence, record.token)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
         assert run.reason is not None
-        reference = Reference(model).generate(
-            list(request.prompt), request.tokens, sampling_of(cfg, model, request), tuple(request.stop_ids)
-        )
+        reference = []
+        for one in map(request.of, range(each)):
+            sampling = sampling_of(cfg, model, one)
+            reference.append(Reference(model).generate(list(one.prompt), one.tokens, sampling, tuple(one.stop_ids)))
         return Outcome(
             ids, reference, cycles, predicted, run.reason, bool(simulator.get("fault")),
             simulator.cycles - before, seconds, cpu_seconds,
@@ -126,7 +149,7 @@ def check_request(cfg: Config, model: QModel, request: Request) -> list[Part]:
     """What the driver would load for this request; raises :class:`LpuError` for a bad one."""
     return run_parts(
         cfg, list(request.prompt), request.tokens, request.temperature, request.topk, request.seed,
-        list(request.stop_ids), context=model.shape.context, vocab=model.shape.vocab,
+        list(request.stop_ids), True, *request.driven, context=model.shape.context, vocab=model.shape.vocab,
     )  # fmt: skip
 
 
@@ -146,7 +169,7 @@ def floor_cycles(kinds: Mapping[str, int], cfg: Config, weights: int) -> float:
     return kinds["weight"] / cfg.macs_per_cycle(weights) + (kinds["router"] + kinds["kv"]) / cfg.macs_per_cycle(8)
 
 
-def utilisation(shape: ModelShape, cfg: Config, weights: int, position: int, cycles: int) -> tuple[float, float]:
+def utilisation(shape: ModelShape, cfg: Config, weights: int, position: int, cycles: float) -> tuple[float, float]:
     """MAC utilisation of one token: (weighted by operand width, unweighted).
 
     Useful MACs of each operation over the peak at its operands' width, summed, over the token's cycles;

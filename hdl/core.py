@@ -73,6 +73,7 @@ class Core(wiring.Component):
             icu.expert_id.eq(vxm.expert_id),
             icu.next_token_valid.eq(vxm.token_valid),
             icu.next_token.eq(vxm.token),
+            icu.next_sequence.eq(vxm.sequence),
         ]
 
         # Streams.

@@ -26,7 +26,7 @@ class Space(enum.IntEnum):
     PHASE = 4
     """Sequencer table; a row is one encoded phase."""
     PROMPT = 5
-    """Token ids of the prompt, one a row."""
+    """Token ids of the prompt, one a row; the second sequence's in the upper 16 bits."""
     PARAM = 6
     """addr = :class:`Param`; a row is one 64-bit value."""
     CONST = 7
@@ -62,28 +62,33 @@ class Param(enum.IntEnum):
 
     FLOOR = 14
     """Loop counts follow max(n, this)."""
-    IMAGE = 15
+    SEQUENCES = 15
+    """Sequences that the program works on: 2, or else one."""
+    IMAGE = 16
     """Identity of what is loaded, told in INFO; 0: nothing whole. Kept by the host link, and loaded last."""
 
-    PROMPT_LEN = 16
+    PROMPT_LEN = 17
     """Tokens in PROMPT; at least one."""
-    LIMIT = 17
-    """Tokens to generate at most."""
-    SEED = 18
-    TOPK = 19
+    LIMIT = 18
+    """Tokens to generate at most, of each sequence."""
+    SEED = 19
+    TOPK = 20
     """Candidates of sampling (1: greedy or full-vocabulary Gumbel-max)."""
-    NOISE = 20
+    NOISE = 21
     """0: none. 1: noise of its rank picks among the TOPK best logits. 2: noise of its id is part of the key."""
-    STOP0 = 21
+    STOP0 = 22
     """Stop ids; a value with bit 31 set is unused."""
-    STOP1 = 22
-    CLEAR = 23
+    STOP1 = 23
+    CLEAR = 24
     """1: the next start begins at position 0; 0: it continues behind the cached context (after a reset: at
     position 0; behind a full one the run ends with CONTEXT before its first token)."""
+    PROMPT_LEN1 = 25
+    """Of the second sequence, likewise its seed."""
+    SEED1 = 26
 
 
 class Reason(enum.IntEnum):
-    """Why a run ended."""
+    """Why a run ended; of two sequences, the one that ended last."""
 
     STOP_TOKEN = 0
     LIMIT = 1
@@ -93,6 +98,8 @@ class Reason(enum.IntEnum):
     """A weight word with an error that cannot be corrected was used. The token in work is not told."""
 
 
+PROMPT_BITS = 16
+"""Bits of a sequence's token id in a row of :attr:`Space.PROMPT`."""
 REASON_BITS = max(Reason).bit_length()
 
 
@@ -150,7 +157,8 @@ class RunControl(wiring.Signature):
     ``start``: pulse, begins a run with the parameters loaded; ``abort``: pulse, ends it after the token in
     work. From the ICU: ``busy``; ``record``: pulse once for every token processed, with ``token`` (the id
     sampled; meaningless when ``sampled`` is low, i.e. a prompt token but the last) and ``cycles`` it took, but
-    not for one that a memory error ends; ``done``: pulse with ``reason``.
+    not for one that a memory error ends; ``done``: pulse with ``reason``. Of two sequences each token is two
+    records, one after the other; ``sampled`` stays low behind the end of one of them.
     """
 
     def __init__(self, cfg: Config):

@@ -88,6 +88,7 @@ class Base(enum.IntEnum):
     ROPE = 5  # TOKEN's number: no field can want both
     KEY = 6
     VALUE = 7
+    TOKEN1 = 6  # KEY's number, for the same reason
 
 
 EXPERT_BASES = (Base.EXPERT0, Base.EXPERT1, Base.EXPERT2)
@@ -164,6 +165,11 @@ class OneOp(enum.IntEnum):
     RUN = 0
 
 
+_ALIASES = {
+    ("c_sel", int(Base.ROPE)): "ROPE", ("w_sel", int(Base.TOKEN1)): "TOKEN1", ("s_sel", int(Base.TOKEN1)): "TOKEN1",
+}  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Field:
     """An unsigned operand field of ``bits`` bits; an enumeration where ``enum`` is given."""
@@ -184,8 +190,8 @@ class Field:
         """A value as it is written: a member's name, or the number."""
         if self.enum is None:
             return str(value)
-        if self.name == "c_sel" and value == Base.ROPE:
-            return "ROPE"  # an alias of TOKEN, which Python would print
+        if (name := _ALIASES.get((self.name, value))) is not None:
+            return name  # Python would print TOKEN, KEY
         return self.enum(value).name
 
     def check(self, value: int, queue: Queue) -> None:
@@ -317,7 +323,7 @@ class Isa:
         rows = (Source.Y, Source.Z)  # what XW and SXM are wired to
         layers = (Base.ZERO, Base.LAYER)
         experts = EXPERT_BASES[: cfg.experts_per_token_max]
-        weights = (*layers, *experts, Base.TOKEN)
+        weights = (*layers, *experts, Base.TOKEN, Base.TOKEN1)
         # No loop counts more than the rows of a matrix (each has a row of scales), the words or rows of a vector, or
         # the keys of a context.
         count_bits = max(s, x, a, cfg.position_bits)
@@ -331,6 +337,7 @@ class Isa:
                 {AbcOp.DOT: "every column: acc[acc] (+)= dot(weights[w], activations[a]) << block exponents",
                  AbcOp.GATHER: "read the current token's weight word at w, unpack it onto the gather stream"},
                 Field("width", 1, "weight width", Width),
+                Field("sequence", 1, "GATHER: whose token"),
                 Field("init", 2, "which micro-ops clear the accumulator first", Init),
                 Address("w", w, "weight address", based=True, bases=weights),
                 Address("a", a, "activation address"),
@@ -341,6 +348,7 @@ class Isa:
                 Field("source", 1, "accumulators or gather stream", AccSource),
                 Field("width", 1, "width the accumulators were filled with: how slots map to columns", Width),
                 Field("bcast", 1, "use the scale lane of the current token for all lanes"),
+                Field("sequence", 1, "bcast: whose token"),
                 Field("max", 1, "maximum over this instruction's first n values into MAX[bank]"),
                 Field("bank", bank, "bank of MAX"),
                 Field("scalar", scalar, "scalar register"),
@@ -410,6 +418,7 @@ class Isa:
                 Field("limit", 17, "ids from limit on do not enter"),
                 Field("noise", 1, "INSERT for sampling"),
                 Field("expert", 1, "EMIT to the expert registers"),
+                Field("sequence", 1, "EMIT with expert = 0: whose next token"),
                 outer=False),
         )}  # fmt: skip
 

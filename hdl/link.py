@@ -20,7 +20,7 @@ from .contract import contract_hash
 from .image import Param, Space
 from .isa import Queue
 
-VERSION = 3
+VERSION = 4
 """Protocol version. Counts up with every change that an older host or device would misunderstand."""
 MAGIC = int.from_bytes(b"oLPU", "little")
 """First field of an INFO answer: tells an LPU from any other device that talks COBS."""

@@ -418,14 +418,14 @@ class KvQuantiser(wiring.Component):
         key_mask = Cat((place == b // cfg.vlanes) for b in range(cfg.lanes))
         value_mask = Cat((slot2[:byte_bits] == b) for b in range(cfg.lanes))
 
-        def leave(port: Signal, value: Any, name: str) -> None:
+        def leave(port: Signal, value: Any, name: str, enables: bool = False) -> None:
             """Into a register for stage QUANTISE, and into the port's."""
-            held = Signal(port.shape(), name=f"{name}_held", reset_less=True)
+            held = Signal(port.shape(), name=f"{name}_held", reset_less=not enables)
             m.d.sync += [held.eq(value), port.eq(held)]
 
         leave(self.kv.value, value2, "value")
         leave(self.kv.fresh, Mux(value2, alone2, place == 0), "fresh")
-        leave(self.kv.superlane, Mux(emit, Mux(value2, (1 << cfg.vlanes) - 1, superlane), 0), "superlane")
+        leave(self.kv.superlane, Mux(emit, Mux(value2, (1 << cfg.vlanes) - 1, superlane), 0), "superlane", enables=True)
         leave(self.kv.column, Mux(value2, column, slot_column if column_bits else 1), "column")
         leave(self.kv.mask, Mux(value2, value_mask, key_mask), "mask")
         leave(self.kv.addr, addr, "addr")
@@ -433,7 +433,7 @@ class KvQuantiser(wiring.Component):
             reduced = Signal(signed(KV_RANGE + 1), name=f"reduced{v}", reset_less=True)
             m.d.sync += [reduced.eq(shift_keep(kept[v], exponent)), self.kv.row[v].eq(quantised(reduced, KV_BITS))]
         for port, mine, name in ((self.k_scale, ~value2, "k"), (self.v_scale, value2, "v")):
-            leave(port.en, Mux(begin & mine, superlane, 0), f"{name}_en")
+            leave(port.en, Mux(begin & mine, superlane, 0), f"{name}_en", enables=True)
             leave(port.addr, srow2, f"{name}_addr")
             leave(port.data, Const(1, SCALE_BITS) << exponent, f"{name}_data")
         return m

@@ -49,6 +49,11 @@ class Timing:
         return 4 + self._correction + self.cfg.skew
 
     @property
+    def gather_other(self) -> int:
+        """ABC.GATHER at t: one of the other sequence's token comes at t + gather_other or later."""
+        return self.gather - 2
+
+    @property
     def memory_error(self) -> int:
         """ABC at t reads an uncorrectable word: a token whose last cycle is t + memory_error or later is not told
         (the column's register, sums over superlane, tile and the way to the ICU, its register, the decision)."""
@@ -154,7 +159,7 @@ class Timing:
     """Last INSERT with noise = 0 at t: an EMIT may start at t + top_insert."""
     top_insert_noise: int = 5
     """The same with noise = 1, whatever noise the host asked for."""
-    top_noise: int = 21
+    top_noise: int = 22
     """The first micro-op that takes noise (INSERT with noise = 1, or sampling EMIT: the host's noise mode decides)
     comes at least this long after the position of the token and the noise mode, and after the last one that took
     some: the generator runs ahead of the rows, so that its depth costs no time."""

@@ -47,11 +47,12 @@ def address_names(cfg: Config, queue: Queue) -> list[str]:
 def run_state_layout(cfg: Config) -> data.StructLayout:
     """What only run time knows, as the ICU holds it for the token in work.
 
-    ``token``: id; ``position``; ``slot``: place of this token's key in the cache (position modulo window);
-    ``keys``: n, keys in the cache with this one.
+    ``token``: id; ``token1``: the second sequence's; ``position``; ``slot``: place of this token's key in the cache
+    (position modulo window); ``keys``: n, keys in the cache with this one.
     """
     return data.StructLayout({
         "token": cfg.token_bits,
+        "token1": cfg.token_bits,
         "position": cfg.position_bits,
         "slot": cfg.position_bits,
         "keys": cfg.position_bits,

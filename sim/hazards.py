@@ -35,14 +35,14 @@ class Hazards:
             self._kv = before._kv[0] - cycles, *before._kv[1:]
         self._scalars: dict[tuple[int, int], int] = {}
         self._squares: list[int] = []
-        self._experts: dict[int, tuple[int, int]] = {}
+        self._experts: dict[int, list[tuple[int, int]]] = {}
         self._inserted: tuple[int, bool] | None = None
         self._emitting = False
         self._noise_from = timing.top_noise
         self._step = 0
-        self._chosen: int | None = None
+        self._chosen: dict[int, int] = {}
         self._gathered = 0
-        self._gather: tuple[int, Width] | None = None
+        self._gather: tuple[int, tuple[Width, int]] | None = None
 
     # What holds a value in this token ------------------------------------------------------------------
 
@@ -120,8 +120,8 @@ class Hazards:
         if noisy:
             self._take_noise(cycle, first, last)
 
-    def emit(self, cycle: int, first: bool, last: bool, sampling: bool, noisy: bool, ready: bool) -> None:
-        """A step of EMIT; ``ready``: there is something left to take."""
+    def emit(self, cycle: int, first: bool, last: bool, sampling: int | None, noisy: bool, ready: bool) -> None:
+        """A step of EMIT; ``sampling``: for which sequence, if any; ``ready``: there is something left to take."""
         if self._inserted is None:
             raise MachineError(f"cycle {cycle}: TOP.EMIT without an INSERT")
         if first:
@@ -135,8 +135,8 @@ class Hazards:
         if first and not ready:
             raise MachineError(f"cycle {cycle}: TOP.EMIT of empty lists")
         self._emitting, self._step = True, cycle
-        if sampling and last:
-            self._chosen = cycle
+        if sampling is not None and last:
+            self._chosen[sampling] = cycle
         if noisy:
             self._take_noise(cycle, first, last)
 
@@ -152,15 +152,19 @@ class Hazards:
             raise MachineError(f"cycle {cycle}: TOP.EMIT of {index + 1} experts")
         if expert >= self.cfg.experts_max:
             raise MachineError(f"cycle {cycle}: TOP.EMIT: expert {expert} of {self.cfg.experts_max}")
-        self._experts[index] = cycle + self.t.top_emit, layer
+        self._experts.setdefault(index, []).append((cycle + self.t.top_emit, layer))
 
     def expert_used(self, cycle: int, index: int, layer: int) -> None:
-        """A base register of an expert is added to an address; it holds the layer's base as of its choice."""
+        """A base register of an expert is added to an address; it holds the layer's base as of its choice, until the
+        next one's is ready."""
         if index not in self._experts:
             raise MachineError(f"cycle {cycle}: expert {index} is used, but none is chosen in this token yet")
-        ready, chosen_in = self._experts[index]
-        if cycle < ready:
+        known = [choice for choice in self._experts[index] if choice[0] <= cycle]
+        if not known:
+            ready = self._experts[index][0][0]
             raise MachineError(f"cycle {cycle}: expert {index} is used, its base is ready from {ready} on")
+        self._experts[index] = self._experts[index][len(known) - 1 :]
+        chosen_in = known[-1][1]
         if layer != chosen_in:
             raise MachineError(f"cycle {cycle}: expert {index} is used in layer {layer}, chosen in {chosen_in}")
 
@@ -171,21 +175,24 @@ class Hazards:
         if end and cycle >= end:
             raise MachineError(f"cycle {cycle}: the run state of a token that ended in cycle {end - 1} is used")
 
-    def gathered(self, cycle: int, width: Width) -> None:
-        """GATHER: superlane after superlane looks at the token's id, and at the width of the last GATHER."""
-        if self._gather is not None and self._gather[1] is not width and cycle < self._gather[0] + self.t.gather - 3:
-            raise MachineError(f"cycle {cycle}: GATHER of another width while a row is gathered")
-        self._gather = cycle, width
+    def gathered(self, cycle: int, width: Width, sequence: int) -> None:
+        """GATHER: superlane after superlane looks at the token's id; width and sequence are the last GATHER's."""
+        if self._gather is not None:
+            before, (width_before, sequence_before) = self._gather
+            if width is not width_before and cycle < before + self.t.gather - 3:
+                raise MachineError(f"cycle {cycle}: GATHER of another width while a row is gathered")
+            if sequence != sequence_before and cycle < before + self.t.gather_other:
+                raise MachineError(f"cycle {cycle}: GATHER of another sequence while a row is gathered")
+        self._gather = cycle, (width, sequence)
         self._gathered = cycle + self.t.gather - 1
 
-    def ended(self, end: int, sampled: bool) -> None:
-        """The token ends: cycle ``end`` is the next one's first."""
+    def ended(self, end: int, sampled: int) -> None:
+        """The token ends: cycle ``end`` is the next one's first; ``sampled``: sequences that are sampled after it."""
         if self._gathered > end:
             raise MachineError(f"the token ends in cycle {end - 1}, its row is gathered until {self._gathered - 1}")
-        if not sampled:
-            return
-        if self._chosen is None:
-            raise MachineError("a token is sampled after this one, but there was no sampling TOP.EMIT")
-        ready = self._chosen + self.t.top_sample + self.t.token
-        if end < ready:
-            raise MachineError(f"the token ends in cycle {end - 1}, its sample needs it to last until {ready - 1}")
+        for sequence in range(sampled):
+            if sequence not in self._chosen:
+                raise MachineError("a token is sampled after this one, but there was no sampling TOP.EMIT")
+            ready = self._chosen[sequence] + self.t.top_sample + self.t.token
+            if end < ready:
+                raise MachineError(f"the token ends in cycle {end - 1}, its sample needs it to last until {ready - 1}")

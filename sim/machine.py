@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from hdl.config import BLOCK, MAX_EXPERTS_PER_TOKEN, SCALARS, SOFTMAX_BANKS, Config
-from hdl.image import Param, Reason, Space, row_bytes
+from hdl.image import PROMPT_BITS, Param, Reason, Space, row_bytes
 from hdl.isa import (
     FETCH_BITS,
     PHASE_BITS,
@@ -70,7 +70,7 @@ class Retired:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A token's end."""
+    """A token's end; of two sequences, each one's, one after the other."""
 
     token: int
     sampled: bool
@@ -95,7 +95,7 @@ class Machine:
         """Rows of each memory that were loaded or written."""
         self.program: dict[Queue, dict[int, int]] = {q: {} for q in Queue}
         self.phase_rows: dict[int, Phase] = {}
-        self.prompt: dict[int, int] = {}
+        self.prompt: dict[int, tuple[int, int]] = {}
         self.param = {p: 0 for p in Param}
         self.constants: list[nx.Scalar] = [nx.Scalar(0, 0)] * SCALARS
         self.position = -1
@@ -136,7 +136,7 @@ class Machine:
         elif space is Space.PHASE:
             self.phase_rows[address] = decode_phase(value & (1 << PHASE_BITS) - 1)
         elif space is Space.PROMPT:
-            self.prompt[address] = value
+            self.prompt[address] = value & (1 << PROMPT_BITS) - 1, value >> PROMPT_BITS
         elif space is Space.PARAM and address in set(Param):
             self.param[Param(address)] = value
         elif space is Space.CONST:
@@ -164,36 +164,49 @@ class Machine:
         elif self.position + 1 >= p[Param.CONTEXT]:
             self.reason = Reason.CONTEXT
             return
-        prompt = [self.prompt[i] for i in range(p[Param.PROMPT_LEN])]
-        token, taken, made = prompt[0], 1, 0
+        lengths = (p[Param.PROMPT_LEN], p[Param.PROMPT_LEN1])
+        each = range(self.sequences)
+        made, ended = [0, 0], [False, self.sequences == 1]
+        tokens, taken = self.prompt[0], 1
         run: TokenRun | None = None
         while True:
             self.position += 1
-            sampled = taken == len(prompt)
-            run = self.begin(code, token, sampled, run)
+            sampled = [s in each and taken >= lengths[s] for s in range(2)]
+            run = self.begin(code, tokens, any(sampled), run)
             cycles = run.execute()
-            yield Record(run.next_token, sampled, cycles)
-            made += sampled
-            if sampled and run.next_token in (p[Param.STOP0], p[Param.STOP1]):
-                self.reason = Reason.STOP_TOKEN
-            elif sampled and made >= p[Param.LIMIT]:
-                self.reason = Reason.LIMIT
+            stopped = False
+            for s in each:
+                told = sampled[s] and not ended[s]
+                yield Record(run.next_tokens[s], told, cycles)
+                made[s] += sampled[s]
+                stops = told and run.next_tokens[s] in (p[Param.STOP0], p[Param.STOP1])
+                ended[s] |= stops or (told and made[s] >= p[Param.LIMIT])
+                stopped |= stops
+            if all(ended):
+                self.reason = Reason.STOP_TOKEN if stopped else Reason.LIMIT
             elif self.position + 1 >= p[Param.CONTEXT]:
                 self.reason = Reason.CONTEXT
             else:
-                token = run.next_token if sampled else prompt[taken]
-                taken += not sampled
+                given = tokens if all(sampled[s] for s in each) else self.prompt[taken]
+                first, second = (run.next_tokens[s] if sampled[s] else given[s] for s in range(2))
+                tokens = first, second
+                taken += not all(sampled[s] for s in each)
                 continue
             run.finish()
             return
 
     reason = Reason.LIMIT
 
+    @property
+    def sequences(self) -> int:
+        """Sequences that a run works on."""
+        return 2 if self.param[Param.SEQUENCES] == 2 else 1
+
     def begin(
-        self, code: dict[Queue, list[Instr]], token: int, sampled: bool, before: TokenRun | None = None
+        self, code: dict[Queue, list[Instr]], tokens: tuple[int, int], sampled: bool, before: TokenRun | None = None
     ) -> TokenRun:
         """The execution of one token, behind that of the token ``before``; a subclass may watch it."""
-        return TokenRun(self, code, token, sampled, before)
+        return TokenRun(self, code, tokens, sampled, before)
 
 
 class TokenRun:
@@ -206,12 +219,12 @@ class TokenRun:
         self,
         machine: Machine,
         code: dict[Queue, list[Instr]],
-        token: int,
+        tokens: tuple[int, int],
         sampled: bool,
         before: TokenRun | None = None,
     ):
         self.m, self.cfg, self.t = machine, machine.cfg, machine.t
-        self.code, self.token, self.sampled = code, token, sampled
+        self.code, self.tokens, self.sampled = code, tokens, sampled
         self.before = before
         self.cycles = 0
         # Cycle from which each queue can issue.
@@ -250,8 +263,11 @@ class TokenRun:
         self.listed: list[tuple[int, int]] = []  # (-key, id)
         self.row_t = np.zeros(self.cfg.vlanes, np.int64)
         self.chosen = 0
+        self.emitted = 0
+        """Expert of the last step of an EMIT to the base registers."""
         self.best: tuple[int, int] | None = None  # (z, id)
-        self.next_token: int = 0
+        self.next_tokens = [0, 0]
+        self._noise_taken = 0  # by how many instructions
 
     def execute(self) -> int:
         """Run the phases; returns the token's cycles."""
@@ -302,7 +318,7 @@ class TokenRun:
                 index += 1
 
     def _ended(self) -> None:
-        self.hazards.ended(self.cycles, self.sampled)
+        self.hazards.ended(self.cycles, self.m.sequences if self.sampled else 0)
 
     def _jump(self, cycle: int) -> None:
         """The queues start to fetch from elsewhere."""
@@ -365,6 +381,12 @@ class TokenRun:
         self.hazards.expert_used(cycle, index, self.layer)
         return self.experts[index]
 
+    def _token(self, sequence: int) -> int:
+        """Id of a sequence's token."""
+        if sequence >= self.m.sequences:
+            raise MachineError("the second sequence's token is used, but there is one sequence")
+        return self.tokens[sequence]
+
     def _base(self, cycle: int, name: str, instr: Instr) -> int:
         sel, p, cfg = instr.get(f"{name}_sel"), self.m.param, self.cfg
         if sel == Base.ZERO:
@@ -379,15 +401,16 @@ class TokenRun:
         if Base.EXPERT0 <= sel <= Base.EXPERT2:
             expert = self._expert(cycle, sel - Base.EXPERT0)
             return layer + expert * p[Param.EXPERT_W if name == "w" else Param.EXPERT_S]
+        if instr.queue is not Queue.SXM:
+            if name == "c":
+                return self.m.position * p[Param.ROPE_ROWS]
+            token = self._token(sel == Base.TOKEN1)
+            if name == "s":
+                return token // cfg.vlanes
+            return token // cfg.outputs(Width(p[Param.EMBED_WIDTH]).bits) * p[Param.TOKEN_WORDS]
         if sel == Base.KEY:
             return layer + (self.slot // cfg.columns * p[Param.KEY_WORDS] if name == "w" else self.slot // cfg.vlanes)
-        if sel == Base.VALUE:
-            return layer + self.slot // (cfg.lanes if name == "w" else cfg.vlanes)
-        if name == "c":
-            return self.m.position * p[Param.ROPE_ROWS]
-        if name == "s":
-            return self.token // cfg.vlanes
-        return self.token // cfg.outputs(Width(p[Param.EMBED_WIDTH]).bits) * p[Param.TOKEN_WORDS]
+        return layer + self.slot // (cfg.lanes if name == "w" else cfg.vlanes)
 
     # Streams ------------------------------------------------------------------------------------------
 
@@ -471,11 +494,12 @@ class TokenRun:
         words = self._row("weight", self.m.weight.swapaxes(0, 1), uop["w"], uop)
         self.hazards.read("weight", uop["w"], cycle)
         if uop["op"] == AbcOp.GATHER:
-            self.hazards.gathered(cycle, width)
+            self.hazards.gathered(cycle, width, uop["sequence"])
             v, c = self.cfg.vlanes, self.cfg.superlane_columns
-            slot = self.token // v % self.cfg.slots(width.bits)
+            token = self._token(uop["sequence"])
+            slot = token // v % self.cfg.slots(width.bits)
             column, half = (slot // 2, slot % 2) if width is Width.INT4 else (slot, 0)
-            word = self._halves(words[self.token % v * c + column], width)[half]
+            word = self._halves(words[token % v * c + column], width)[half]
             for i in range(self.cfg.word_rows):
                 self._put("G", cycle + self.t.gather + i, word[i * v : (i + 1) * v])
             return f"gather {word.tolist()}"
@@ -511,7 +535,7 @@ class TokenRun:
         if uop["bcast"] or uop["max"]:
             self.hazards.state_used(cycle, self.cycles)
         if uop["bcast"]:
-            scl = np.full(v, scl[self.token % v])
+            scl = np.full(v, scl[self._token(uop["sequence"]) % v])
         if uop["source"] == AccSource.GATHER:
             value = self._get("G", cycle, uop)
         else:
@@ -630,7 +654,8 @@ class TokenRun:
                 self.listed = []
             row = self._get("Y", cycle, uop)
             ids = uop.idx * v + np.arange(v)
-            keys = nx.sat(row + nx.gumbel(p[Param.SEED], self.m.position, ids), 32) if noisy else row
+            keys = nx.sat(row + nx.gumbel(self._seed, self.m.position, ids), 32) if noisy else row
+            self._noise_taken += noisy and uop.last
             self.listed += [(-int(k), int(i)) for k, i in zip(keys, ids, strict=True) if i < uop["limit"]]
             if self.listed and self.listed[-1][1] >= 1 << self.cfg.token_bits:
                 raise MachineError(f"id {self.listed[-1][1]} of {1 << self.cfg.token_bits} enters: {uop}")
@@ -638,7 +663,7 @@ class TokenRun:
         sampling = not uop["expert"]
         noisy = sampling and p[Param.NOISE] == 1
         self.hazards.state_used(cycle, self.cycles)
-        self.hazards.emit(cycle, first, uop.last, sampling, noisy, bool(self.listed))
+        self.hazards.emit(cycle, first, uop.last, uop["sequence"] if sampling else None, noisy, bool(self.listed))
         if first:
             self.listed.sort()
             self.best = None
@@ -647,8 +672,14 @@ class TokenRun:
             if taken is None:
                 raise MachineError(f"TOP.EMIT: {len(self.listed)} entries in the lists: {uop}")
             self.hazards.choose(cycle, uop.idx, taken[1], self.layer)
-            self.experts[uop.idx] = taken[1]
-            index, logit = uop.idx, -taken[0]
+            index, logit, expert = uop.idx, -taken[0], taken[1]
+            self.emitted = expert
+
+            def choose() -> None:
+                self.experts[index] = expert
+
+            # An instruction that issues in that cycle has its first micro-op in the next one.
+            self.effects[cycle + self.t.top_emit - self.t.issue].append(choose)
 
             def show() -> None:
                 self.row_t[index] = logit
@@ -658,13 +689,19 @@ class TokenRun:
             self.effects[cycle + self.t.top_row].append(show)
             return f"expert {uop.idx} = {taken[1]}"
         if taken is not None and uop.idx < max(1, p[Param.TOPK]):
-            noise = nx.gumbel(p[Param.SEED], self.m.position, uop.idx) if noisy else 0
+            noise = nx.gumbel(self._seed, self.m.position, uop.idx) if noisy else 0
             z = int(nx.sat(noise - taken[0], 32))
             if self.best is None or z > self.best[0]:
                 self.best = z, taken[1]
         if uop.last and self.best is not None:
-            self.next_token = self.best[1]
+            self.next_tokens[uop["sequence"]] = self.best[1]
+        self._noise_taken += noisy and uop.last
         return f"candidate {taken}"
+
+    @property
+    def _seed(self) -> int:
+        """Of who takes noise now: the sequences in turn."""
+        return self.m.param[Param.SEED1 if self._noise_taken % 2 else Param.SEED]
 
     # SXM ----------------------------------------------------------------------------------------------
 

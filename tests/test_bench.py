@@ -162,5 +162,9 @@ def test_the_command_writes_a_report(tmp_path: Path) -> None:
         "tokens_per_second", "tokens_per_second_per_watt", "evidence",
     }  # fmt: skip
     assert all(wanted <= set(r) for r in report["rows"])
-    assert sum(r["default_model"] and r["config"] == "ulx3s-85f" and r["position"] == 64 for r in report["rows"]) == 1
+    board = [r for r in report["rows"] if r["default_model"] and r["config"] == "ulx3s-85f" and r["position"] == 64]
+    assert [r["sequences"] for r in board] == [1, 2]
+    one, two = board
+    assert one["cycles"] < two["cycles"] < 2 * one["cycles"] and one["macs"] == two["macs"]
+    assert two["mac_utilisation"] == pytest.approx(one["mac_utilisation"] * 2 * one["cycles"] / two["cycles"])
     assert report["simulators"] == []

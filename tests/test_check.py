@@ -60,7 +60,7 @@ def test_what_is_refused(text: str, message: str) -> None:
         ("XW.RUN source=X", "XW: source = 1 is none of Y, Z"),
         ("SXM.ACT source=T", "SXM: source = 3 is none of Y, Z"),
         ("CR.RUN c_sel=EXPERT0", "CR: c_sel = 2 is none of ZERO, LAYER, ROPE"),
-        ("ABC.DOT w_sel=KEY", "ABC: w_sel = 6 is none of ZERO, LAYER, EXPERT0"),
+        ("ABC.DOT w_sel=VALUE", "ABC: w_sel = 7 is none of ZERO, LAYER, EXPERT0"),
         ("SXM.KEY srow_sel=LAYER", "SXM: srow_sel = 1 is none of ZERO, KEY, VALUE"),
     ],
 )

@@ -384,8 +384,11 @@ def test_run_parameters() -> None:
     assert loaded[0] == (Space.PROMPT, 0, 0, b"\3\0\0\0\xff\1\0\0")
     assert param_values(loaded) == {
         Param.PROMPT_LEN: 2, Param.LIMIT: 9, Param.SEED: 0xFFFFFFFF, Param.TOPK: 1, Param.NOISE: 0,
-        Param.STOP0: 7, Param.STOP1: UNUSED_STOP, Param.CLEAR: 0,
+        Param.STOP0: 7, Param.STOP1: UNUSED_STOP, Param.CLEAR: 0, Param.PROMPT_LEN1: 0, Param.SEED1: 0,
     }  # fmt: skip
+    both = parts([3, 511], 9, second=([4, 5, 6], 77))
+    assert both[0] == (Space.PROMPT, 0, 0, b"\3\0\4\0\xff\1\5\0\0\0\6\0")
+    assert (param_values(both)[Param.PROMPT_LEN1], param_values(both)[Param.SEED1]) == (3, 77)
     assert param_values(parts(limit=10**9))[Param.LIMIT] == 127, "reaches behind the context, fits its bits"
 
 
@@ -399,6 +402,10 @@ def test_run_parameters() -> None:
         ({"prompt": [-1]}, "prompt token 0 is -1"),
         ({"prompt": [9], "vocab": 9}, "ids are 0..8"),
         ({"stop_ids": [600]}, "stop token 0 is 600"),
+        ({"second": ([], 0)}, "prompt is empty"),
+        ({"second": ([512], 0)}, "second prompt token 0 is 512"),
+        ({"second": ([1], 1 << 32)}, "seed 4294967296"),
+        ({"second": ([1], 0), "clear": False}, "begin at position 0"),
         ({"stop_ids": [1, 2, 3]}, "3 stop ids"),
         ({"limit": 0}, "limit of 0"),
         ({"seed": -1}, "seed -1"),

@@ -11,7 +11,7 @@ from amaranth.back import verilog
 from hdl.config import CONFIGS, TINY, ULX3S_85F
 from hdl.icu.icu import Icu
 from hdl.isa import Queue
-from verification.bench_icu import MISSES, IcuProbe, memory_errors, programs, run_control
+from verification.bench_icu import MISSES, IcuProbe, memory_errors, programs, run_control, two_sequences
 
 SMALL = dataclasses.replace(TINY, name="v2", vlanes=2, columns=8, lanes=16, context_max=32)
 
@@ -36,6 +36,11 @@ def test_run_control(rng: np.random.Generator) -> None:
 def test_memory_errors(rng: np.random.Generator) -> None:
     """A token with an error is not told and its run ends; one that comes late ends the next."""
     memory_errors(SMALL, rng).simulate(IcuProbe(SMALL))
+
+
+def test_two_sequences(rng: np.random.Generator) -> None:
+    """Two sequences end each in its time."""
+    two_sequences(SMALL, rng).simulate(IcuProbe(SMALL))
 
 
 @pytest.mark.parametrize("fault", [False, True])

@@ -147,7 +147,7 @@ def test_cycles_are_the_machines(compiled: Compilation, written: Path) -> None:
     for space, sub, address, data in image.parts():
         machine.load(Space(space), sub, address, data)
     prompt = [5, 17, 250]
-    machine.prompt = dict(enumerate(prompt))
+    machine.prompt = {i: (token, 0) for i, token in enumerate(prompt)}
     machine.param |= {Param.PROMPT_LEN: 3, Param.LIMIT: 4, Param.TOPK: 1, Param.CLEAR: 1}
     machine.param |= {Param.STOP0: 1 << 31, Param.STOP1: 1 << 31}
     machine.load(Space.CONST, 0, 1, (1 << 15).to_bytes(3, "little"))

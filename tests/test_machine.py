@@ -24,7 +24,7 @@ from hdl.image import Reason, Space
 from hdl.uop import index_bits
 from sim.machine import Machine, MachineError, TokenRun
 from sim.reference import Reference, Sampling
-from tests.util_random import Runner
+from tests.util_random import Runner, run_two
 from verification.random_model import INITS, make_model, quantised, random_sampling, random_shape, shape
 
 ROOMY = {
@@ -69,6 +69,33 @@ def check_random(seed: int, cfg: Config, most: int, context: int) -> None:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_any_shape(config: str, seed: int) -> None:
     check_random(seed, ROOMY[config], most=36, context=14)
+
+
+def check_two(seed: int, s: ModelShape, cfg: Config) -> None:
+    """Two sequences of a random model, each as if it were alone."""
+    rng = np.random.default_rng([seed, 2])
+    weights = int(rng.choice([4, 8]))
+    model = quantised(make_model(s, rng), cfg, weights)
+    prompts = [[int(t) for t in rng.integers(0, s.vocab, int(rng.integers(1, min(5, s.context))))] for _ in range(2)]
+    sampling = random_sampling(rng, cfg)
+    samplings = [dataclasses.replace(sampling, seed=int(rng.integers(1 << 32))) for _ in range(2)]
+    print(f"seed {seed}, {cfg.name}, int{weights}, {s}")
+    run_two(lower(model, cfg, sequences=2), prompts, int(rng.integers(1, 9)), samplings)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("config", CONFIGS)
+def test_two_sequences_of_any_shape(config: str, seed: int) -> None:
+    cfg = ROOMY[config]
+    check_two(seed, random_shape(np.random.default_rng([seed, 3]), cfg, 36, 14), cfg)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 140))
+@pytest.mark.parametrize("config", CONFIGS)
+def test_two_sequences_of_any_shape_at_length(config: str, seed: int) -> None:
+    cfg = ROOMY[config]
+    check_two(seed, random_shape(np.random.default_rng([seed, 3]), cfg, 80, 30), cfg)
 
 
 @pytest.mark.slow

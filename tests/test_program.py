@@ -194,17 +194,20 @@ def test_programs_that_cannot_be(cfg: Config, changes: dict[str, Any], message: 
         compiled(cfg, **changes)
 
 
-def test_layout_regions_do_not_overlap() -> None:
-    """Weights of one layer: every tensor and the cache have words of their own, and layers follow each other."""
-    lay: Layout = compiled(ULX3S_85F, weights=4, experts=3).layout
+@pytest.mark.parametrize("sequences", [1, 2])
+def test_layout_regions_do_not_overlap(sequences: int) -> None:
+    """Weights of one layer: every tensor and each cache have words of their own, and layers follow each other."""
+    lay = Layout(compiled(ULX3S_85F, weights=4, experts=3).layout.model, ULX3S_85F, sequences=sequences)
     s = lay.model.shape
+    assert len(lay.sequences) == sequences
     spans = [(m.w, m.w + m.weight_words) for m in (lay.v, lay.k, lay.q, lay.o) if m]
     assert lay.router is not None
     spans.append((lay.router.w, lay.router.w + lay.router.weight_words))
     for e in range(s.experts):
         spans += [(m.w + e * lay.expert_w, m.w + e * lay.expert_w + m.weight_words) for m in (lay.gate_up, lay.down)]
-    spans.append((lay.key_w, lay.key_w + s.kv_heads * lay.key_head_w))
-    spans.append((lay.value_w, lay.value_w + s.kv_heads * lay.value_head_w))
+    for own in lay.sequences:
+        spans.append((own.key_w, own.key_w + s.kv_heads * lay.key_head_w))
+        spans.append((own.value_w, own.value_w + s.kv_heads * lay.value_head_w))
     spans.sort()
     assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
     assert spans[-1][1] == lay.layer_w

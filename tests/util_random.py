@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -54,7 +55,7 @@ class Runner:
         }  # fmt: skip
         m.param.update(values)
         m.constants[1] = nx.Scalar(*sampling.inverse)
-        m.prompt = dict(enumerate(prompt))
+        m.prompt = {i: (token, 0) for i, token in enumerate(prompt)}
         if clear:
             self.reference.reset()
         todo, made = list(prompt), list[int]()
@@ -79,3 +80,39 @@ class Runner:
             made.append(record.token)
             todo.append(record.token)
         return made
+
+
+def run_two(
+    compiled: Compiled, prompts: list[list[int]], limit: int, samplings: list[Sampling], stop: tuple[int, ...] = ()
+) -> list[list[int]]:
+    """Two sequences on a machine: the tokens of each, compared with the reference's, which knows one at a time.
+
+    The samplings differ in their seeds alone. Raises AssertionError where a token or a cycle count is not as computed.
+    """
+    m, s = Machine(compiled.cfg), compiled.layout.model.shape
+    for part in compiled.sections:
+        m.load(part.space, part.sub, part.address, part.data)
+    stops, sampling = (*stop, 1 << 31, 1 << 31), samplings[0]
+    m.param.update({
+        Param.PROMPT_LEN: len(prompts[0]), Param.PROMPT_LEN1: len(prompts[1]), Param.LIMIT: limit, Param.CLEAR: 1,
+        Param.STOP0: stops[0], Param.STOP1: stops[1], Param.TOPK: sampling.topk, Param.NOISE: sampling.noise,
+        Param.SEED: sampling.seed, Param.SEED1: samplings[1].seed,
+    })  # fmt: skip
+    m.constants[1] = nx.Scalar(*sampling.inverse)
+    m.prompt = {i: (a, b) for i, (a, b) in enumerate(itertools.zip_longest(prompts[0], prompts[1], fillvalue=0))}
+    made: list[list[int]] = [[], []]
+    first = min(map(len, prompts)) - 1
+    for i, record in enumerate(m.run()):
+        position, sequence = divmod(i, 2)
+        program = compiled.program.phases
+        sampled = position >= first
+        assert record.cycles == token_cycles(
+            compiled.cfg, program, s.layers, s.window, compiled.floor, position, sampled
+        ), f"position {position}: cycles"
+        if record.sampled:
+            made[sequence].append(record.token)
+    for sequence, prompt in enumerate(prompts):
+        alone = Reference(compiled.layout.model).generate(prompt, limit, samplings[sequence], stop)
+        # The run ends with the one that ends last, or with the context.
+        assert made[sequence] == alone, f"sequence {sequence}"
+    return made

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import cocotb
 import numpy as np
 from cocotb.task import bridge
 
-from firmware.driver import Driver
+from firmware.driver import Driver, Run
+from firmware.link import Record
 from hdl.image import Reason
 from sim.reference import Reference
 from verification.context import context
@@ -92,6 +95,55 @@ async def sampled_tokens(dut: Any) -> None:
 
     # Nothing goes on behind a full context.
     assert await session.generate(subject, [1], 1, first=context_length) == ([], Reason.CONTEXT)
+
+
+@cocotb.test()
+async def two_sequences(dut: Any) -> None:
+    """Two prompts of different lengths in turn: each sequence is written as if it were alone, greedily and with noise,
+    until one of them meets its stop id, and the other one its limit or the end of the context."""
+    session, subject, rng = await _session(dut, 4, sequences=2, ffn=8, context=16)
+    driver, context_length = session.driver, subject.model.shape.context
+    for lengths, limit, sampling in (
+        ((2, 5), 6, (0.0, 0)), ((4, 1), 20, (1.5, 3)), ((1, 2), 5, (1.5, 0)),
+    ):  # fmt: skip
+        prompts = [_prompt(rng, subject, n) for n in lengths]
+        seeds = [int(rng.integers(1 << 32)) for _ in prompts]
+        alone = [
+            subject.generate(p, limit, sampling_of(*sampling, seed)) for p, seed in zip(prompts, seeds, strict=True)
+        ]
+        stops = () if limit > context_length else (alone[0][2],)
+        expected = [
+            subject.generate(p, limit, sampling_of(*sampling, seed), stops)
+            for p, seed in zip(prompts, seeds, strict=True)
+        ]
+
+        temperature, topk = sampling
+        run = functools.partial(
+            driver.run, prompts[0], limit, temperature=temperature, topk=topk, seed=seeds[0], stop_ids=stops,
+            second=(prompts[1], seeds[1]),
+        )  # fmt: skip
+
+        def work(start: Callable[[], Run] = run) -> tuple[list[Record], Reason | None]:
+            begun = start()
+            return list(begun), begun.reason
+
+        records, reason = await bridge(work)()
+        written: list[list[int]] = [[], []]
+        for i, record in enumerate(records):
+            position, sequence = divmod(i, 2)
+            promised = subject.cycles(position, position >= min(lengths) - 1)
+            assert record.cycles == promised, f"position {position}: {record.cycles} cycles, predicted {promised}"
+            if record.sampled:
+                written[sequence].append(record.token)
+        dut._log.info("%s -> %s, %s", prompts, written, reason)
+        assert written == expected
+        ended = [len(p) + len(ids) - 1 for p, ids in zip(prompts, written, strict=True)]
+        assert len(records) == 2 * max(ended)
+        if limit > context_length:
+            assert reason is Reason.CONTEXT
+        else:
+            assert reason in (Reason.STOP_TOKEN, Reason.LIMIT)
+        assert not dut.fault.value, "an instruction missed its issue cycle"
 
 
 @cocotb.test()

@@ -100,7 +100,7 @@ async def a_value_in_a_damaged_word(dut: Any) -> None:
     layout = c.subject.compiled.layout
     # Behind the first key of a word there is something in it. It is changed in the next token, and read before that.
     tokens, _ = await c.session.generate(c.subject, c.prompt, 1)
-    c.memory.flip((0, layout.value_w), c.bits(2))
+    c.memory.flip((0, layout.sequences[0].value_w), c.bits(2))
 
     def go_on() -> tuple[int, bool]:
         run = c.session.driver.run(tokens, 1, clear=False)

@@ -6,6 +6,7 @@ gaps. The token loop is computed here from the documents (``hdl/image.py``: ``Ru
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from firmware.schedule import Scheduler, Slot, token_cycles
 from hdl.config import Config, address_bits
 from hdl.icu.icu import HOST_PARAMS, Icu
 from hdl.icu.params import LATENCY, NO_STOP, param_bits
-from hdl.image import REASON_BITS, LoadBus, Param, Reason, Space, row_bytes
+from hdl.image import PROMPT_BITS, REASON_BITS, LoadBus, Param, Reason, Space, row_bytes
 from hdl.isa import Address, Count, Instr, Phase, Program, Queue, VxOp, get_isa
 from hdl.timing import get_timing
 from hdl.uop import run_state_layout, uop_layout
@@ -57,6 +58,7 @@ class IcuProbe(wiring.Component):
             "expert_id": In(address_bits(cfg.experts_max)),
             "next_token_valid": In(1),
             "next_token": In(cfg.token_bits),
+            "next_sequence": In(1),
             "memory_error": In(1),
             "busy": Out(1),
             "fault": Out(1),
@@ -80,6 +82,7 @@ class IcuProbe(wiring.Component):
             icu.expert_id.eq(self.expert_id),
             icu.next_token_valid.eq(self.next_token_valid),
             icu.next_token.eq(self.next_token),
+            icu.next_sequence.eq(self.next_sequence),
             icu.memory_error.eq(self.memory_error),
             self.busy.eq(control.busy),
             self.fault.eq(icu.fault),
@@ -177,6 +180,9 @@ class _Issues(TokenRun):
     def _expert(self, cycle: int, index: int) -> int:
         return self.experts[index]  # the base register's, whenever it was chosen
 
+    def _token(self, sequence: int) -> int:
+        return self.tokens[sequence]  # whether the program works on two or not
+
     _last_layer = 0
     _chosen = 0
 
@@ -201,9 +207,9 @@ class _IssueMachine(Machine):
         self.choices: list[tuple[int, int, int]] = []
         self.start_of: dict[TokenRun, int] = {}
 
-    def issue(self, start: int, token: int, sampled: bool, before: TokenRun | None) -> TokenRun:
+    def issue(self, start: int, tokens: tuple[int, int], sampled: bool, before: TokenRun | None) -> TokenRun:
         """Runs one token that begins in cycle ``start`` of the script."""
-        run = _Issues(self, self.decode(), token, sampled, before)
+        run = _Issues(self, self.decode(), tokens, sampled, before)
         self.start_of[run] = start
         run.execute()
         return run
@@ -260,15 +266,17 @@ class IcuSession:
         self.params(chosen | {Param.LAYERS: 1, Param.WINDOW: 1, Param.FLOOR: 0, Param.CONTEXT: 1} | fixed)
         self.phases = program.phases
 
-    def begin(self, prompt: list[int], limit: int, stops: list[int] | None = None, clear: bool = True) -> int:
+    def begin(self, prompts: list[list[int]], limit: int, stops: list[int] | None = None, clear: bool = True) -> int:
         """Parameters of a run and its start; returns the cycle of the start pulse."""
         cfg, rng = self.cfg, self.rng
         size = row_bytes(cfg, Space.PROMPT)
-        self.load(Space.PROMPT, 0, 0, b"".join(x.to_bytes(size, "little") for x in prompt))
+        rows = [a | b << PROMPT_BITS for a, b in itertools.zip_longest(*prompts, fillvalue=0)]
+        self.load(Space.PROMPT, 0, 0, b"".join(row.to_bytes(size, "little") for row in rows))
         stop0, stop1 = stops or (NO_STOP, NO_STOP)
         self.params({
-            Param.PROMPT_LEN: len(prompt), Param.LIMIT: limit, Param.STOP0: stop0, Param.STOP1: stop1,
-            Param.CLEAR: int(clear), Param.SEED: int(rng.integers(1 << 32)), Param.NOISE: int(rng.integers(3)),
+            Param.PROMPT_LEN: len(prompts[0]), Param.PROMPT_LEN1: len(prompts[1]), Param.LIMIT: limit,
+            Param.STOP0: stop0, Param.STOP1: stop1, Param.CLEAR: int(clear), Param.SEED: int(rng.integers(1 << 32)),
+            Param.SEED1: int(rng.integers(1 << 32)), Param.NOISE: int(rng.integers(3)),
             Param.TOPK: int(rng.integers(cfg.topk_max + 1)),
         })  # fmt: skip
         self.now += int(rng.integers(3))
@@ -280,22 +288,27 @@ class IcuSession:
         prompt: list[int],
         limit: int,
         *,
+        second: list[int] | None = None,
         stop_after: int | None = None,
         clear: bool = True,
         abort_in: int | None = None,
         errors: Sequence[tuple[int, int | None]] = (),
     ) -> Reason:
-        """One run, every pulse at random; ``stop_after``: this many samples, the last one is a stop id;
+        """One run, every pulse at random; ``second``: prompt of a second sequence; ``stop_after``: this many samples of
+        the first one, the last one is a stop id;
         ``abort_in``: token in which to abort; ``errors``: memory errors, each with its token and how many cycles
         before that one's last (None: any time in the token that is early enough). Returns how it must end."""
         cfg, rng, s, p = self.cfg, self.rng, self.script, self.machine.param
-        timing = get_timing(cfg)
-        samples = [int(x) for x in rng.integers(0, cfg.vocab_max, limit)]
+        each = 1 if second is None else 2
+        # What is there of a second prompt without a second sequence means nothing.
+        prompts = [prompt, self.prompt(int(rng.integers(1, len(prompt) + 1))) if second is None else second]
+        self.params({Param.SEQUENCES: 2 if each == 2 else int(rng.choice([0, 1, 3]))})
+        samples = [[int(x) for x in rng.integers(0, cfg.vocab_max, limit)] for _ in range(2)]
         stops = [NO_STOP, NO_STOP]
         if stop_after is not None:
-            stops[int(rng.integers(2))] = samples[stop_after - 1]
-            samples = [x if i >= stop_after - 1 or x not in stops else x ^ 1 for i, x in enumerate(samples)]
-        begin = self.begin(prompt, limit, stops, clear)
+            stops[int(rng.integers(2))] = samples[0][stop_after - 1]
+            samples[0] = [x if i >= stop_after - 1 or x not in stops else x ^ 1 for i, x in enumerate(samples[0])]
+        begin = self.begin(prompts, limit, stops, clear)
         if clear:
             self.position = -1
         elif self.position + 1 >= p[Param.CONTEXT]:
@@ -305,29 +318,28 @@ class IcuSession:
                 s.expect(cycle, "busy", 1)
             self.now = begin + START
             return Reason.CONTEXT
-        token, taken, made, start = prompt[0], 1, 0, begin + START
+        tokens, taken, start = self.machine.prompt[0], 1, begin + START
+        made, over = [0, 0], [False, each == 1]
         before: TokenRun | None = None
         aborted = False
+        index = -1
         while True:
             self.position += 1
-            index = taken + made - 1
-            sampled = taken == len(prompt)
+            index += 1
+            sampled = [taken >= len(prompts[i]) and i < each for i in range(2)]
             self.machine.position = self.position
-            before = self.machine.issue(start, token, sampled, before)
+            before = self.machine.issue(start, tokens, any(sampled), before)
             cycles, end = before.cycles, start + before.cycles - 1
             promised = token_cycles(cfg, self.phases, p[Param.LAYERS], p[Param.WINDOW], p[Param.FLOOR],
-                                    self.position, sampled)  # fmt: skip
+                                    self.position, any(sampled))  # fmt: skip
             assert cycles == promised, f"machine: {cycles} cycles, scheduler: {promised}"
-            state = {"token": token, "position": self.position, "slot": before.slot, "keys": before.keys}
+            state = {"token": tokens[0], "token1": tokens[1], "position": self.position, "slot": before.slot,
+                     "keys": before.keys}  # fmt: skip
             for cycle in (start, int(rng.integers(start, end + 1)), end):
                 s.expect(cycle, "state", pack(run_state_layout(cfg), state), f"token {index}")
-            # Candidates, the last of which counts; the latest is just in time.
-            latest = end + 1 - timing.token if rng.random() < 0.5 else int(rng.integers(start, end + 2 - timing.token))
-            best = samples[made] if sampled else int(rng.integers(cfg.vocab_max))
-            s.drive(latest, next_token_valid=1, next_token=best)
-            if latest > start and rng.random() < 0.5:
-                other = int(rng.integers(cfg.vocab_max))
-                s.drive(int(rng.integers(start, latest)), next_token_valid=1, next_token=other)
+            best = self._candidates(start, end, [
+                samples[i][made[i]] if sampled[i] and made[i] < limit else None for i in range(each)
+            ])  # fmt: skip
             if rng.random() < 0.3:
                 s.drive(int(rng.integers(start, end + 1)), run_start=1)  # ignored
             if index == abort_in:
@@ -341,32 +353,60 @@ class IcuSession:
                 lost |= at <= end - LOST
                 late |= (at == end - 1 and not lost) or at >= end  # a lost token takes with it what came before its end
             self.spoilt = late
-            made += sampled
+            told = [sampled[i] and not over[i] for i in range(2)]
+            stopped = any(told[i] and best[i] in stops for i in range(each))
+            for i in range(each):
+                made[i] += sampled[i]
+                over[i] |= told[i] and (best[i] in stops or made[i] >= limit)
             reason = None
             if lost:
                 reason = Reason.MEMORY
-            elif sampled and best in stops:
-                reason = Reason.STOP_TOKEN
-            elif sampled and made >= limit:
-                reason = Reason.LIMIT
+            elif all(over):
+                reason = Reason.STOP_TOKEN if stopped else Reason.LIMIT
             elif self.position + 1 >= p[Param.CONTEXT]:
                 reason = Reason.CONTEXT
             elif aborted:
                 reason = Reason.ABORT
-            told = {"record": 1, "sampled": int(sampled), "token": best if sampled else 0, "cycles": cycles}
-            ended = ({} if lost else told) | {"done": int(reason is not None), "reason": reason or 0}
-            s.expect(end, "token_end", pack(record_layout(cfg), ended), f"end of token {index}")
+            for i in range(each):
+                record = {"record": 1, "sampled": int(told[i]), "token": best[i] if told[i] else 0, "cycles": cycles}
+                last = reason is not None and i == each - 1
+                ended = ({} if lost else record) | {"done": int(last), "reason": reason if last else 0}
+                s.expect(end + i, "token_end", pack(record_layout(cfg), ended), f"end of token {index}")
             start = end + 1
             if reason is not None:
                 break
             aborted = aborted or index == abort_in
-            token = best if sampled else prompt[taken]
-            taken += not sampled
-        for cycle in range(begin + 1, start):
+            given = self.machine.prompt.get(taken, (0, 0))
+            first, other = (best[i] if sampled[i] else given[i] for i in range(2))
+            tokens = first, other
+            taken += not all(sampled[i] for i in range(each))
+        for cycle in range(begin + 1, start + each - 1):
             s.expect(cycle, "busy", 1)
         before.finish()
-        self.now = start
+        self.now = start + each - 1
         return reason
+
+    def _candidates(self, start: int, end: int, wanted: list[int | None]) -> list[int]:
+        """Candidates for the next token of each sequence, any if None, the last of which counts; the latest is just in
+        time. Returns those that count."""
+        rng, s, timing, vocab = self.rng, self.script, get_timing(self.cfg), self.cfg.vocab_max
+        best = [int(rng.integers(vocab)) if token is None else token for token in wanted]
+        last = end + 1 - timing.token
+        at = last if rng.random() < 0.5 else int(rng.integers(start + 1, last + 1))
+        times = [at] if len(best) == 1 else [int(rng.integers(start, at)), at]
+        if rng.random() < 0.5:
+            times.reverse()
+        for i, (token, time) in enumerate(zip(best, times, strict=True)):
+            s.drive(time, next_token_valid=1, next_token=token, next_sequence=i)
+        free = [c for c in range(start, min(times)) if c not in times]
+        if free and rng.random() < 0.5:
+            other = int(rng.integers(len(best)))
+            s.drive(int(rng.choice(free)), next_token_valid=1, next_token=int(rng.integers(vocab)), next_sequence=other)
+        return best
+
+    def prompt(self, count: int) -> list[int]:
+        """Random ids."""
+        return [int(x) for x in self.rng.integers(0, self.cfg.vocab_max, count)]
 
     def finish(self, fault: bool = False) -> Script:
         """The script with all that was collected."""
@@ -395,18 +435,14 @@ def _program(session: IcuSession, context_length: int, window: int, layers: int)
     session.program(program, layers=layers, window=window, floor=floor, context=context_length)
 
 
-def _prompt(session: IcuSession, count: int) -> list[int]:
-    return [int(x) for x in session.rng.integers(0, session.cfg.vocab_max, count)]
-
-
 def programs(cfg: Config, rng: np.random.Generator, count: int = 6) -> Script:
     """Random programs for one to three layers, each for a few tokens at low positions and behind a window's wrap."""
     session = IcuSession(cfg, rng)
     for i in range(count):
         window = int(rng.integers(2, 8))
         _program(session, cfg.context_max, window, 1 + i % 3)
-        assert session.run(_prompt(session, 2), window) is Reason.LIMIT
-        session.run(_prompt(session, int(rng.integers(1, 3))), 2, clear=False)
+        assert session.run(session.prompt(2), window) is Reason.LIMIT
+        session.run(session.prompt(int(rng.integers(1, 3))), 2, clear=False)
     return session.finish()
 
 
@@ -416,21 +452,45 @@ def run_control(cfg: Config, rng: np.random.Generator) -> Script:
     context_length = 12
     _program(session, context_length, int(rng.integers(3, 12)), 2)
     run = session.run
-    assert run(_prompt(session, 1), 1, clear=False) is Reason.LIMIT  # nothing to go on from: position 0
-    assert run(_prompt(session, 3), 3, clear=False) is Reason.LIMIT
-    assert run(_prompt(session, 2), 5, stop_after=3) is Reason.STOP_TOKEN
-    assert run(_prompt(session, 1), 5, stop_after=1, clear=False) is Reason.STOP_TOKEN
-    assert run(_prompt(session, 2), 20, clear=False) is Reason.CONTEXT
-    assert run(_prompt(session, 1), 1, clear=False) is Reason.CONTEXT  # not one token more
-    assert run(_prompt(session, 4), 8, abort_in=1) is Reason.ABORT  # a prompt's token
-    assert run(_prompt(session, 1), 8, abort_in=3, clear=False) is Reason.ABORT
-    assert run(_prompt(session, context_length - 1), 8) is Reason.CONTEXT
+    assert run(session.prompt(1), 1, clear=False) is Reason.LIMIT  # nothing to go on from: position 0
+    assert run(session.prompt(3), 3, clear=False) is Reason.LIMIT
+    assert run(session.prompt(2), 5, stop_after=3) is Reason.STOP_TOKEN
+    assert run(session.prompt(1), 5, stop_after=1, clear=False) is Reason.STOP_TOKEN
+    assert run(session.prompt(2), 20, clear=False) is Reason.CONTEXT
+    assert run(session.prompt(1), 1, clear=False) is Reason.CONTEXT  # not one token more
+    assert run(session.prompt(4), 8, abort_in=1) is Reason.ABORT  # a prompt's token
+    assert run(session.prompt(1), 8, abort_in=3, clear=False) is Reason.ABORT
+    assert run(session.prompt(context_length - 1), 8) is Reason.CONTEXT
     # A stop id, the limit and the end of the context at once, and an abort: the first in this order counts.
-    full = _prompt(session, context_length)
+    full = session.prompt(context_length)
     assert run(full, 1, stop_after=1, abort_in=context_length - 1) is Reason.STOP_TOKEN
-    assert run(_prompt(session, context_length), 1) is Reason.LIMIT
-    assert run(_prompt(session, 2), 2, abort_in=2) is Reason.LIMIT  # an abort with the last token
-    assert run(_prompt(session, 1), 2) is Reason.LIMIT  # which is forgotten by then
+    assert run(session.prompt(context_length), 1) is Reason.LIMIT
+    assert run(session.prompt(2), 2, abort_in=2) is Reason.LIMIT  # an abort with the last token
+    assert run(session.prompt(1), 2) is Reason.LIMIT  # which is forgotten by then
+    return session.finish()
+
+
+def two_sequences(cfg: Config, rng: np.random.Generator) -> Script:
+    """Prompts of any lengths; either sequence ends first, or both at once; one of them by a stop id."""
+    session = IcuSession(cfg, rng)
+    context_length = 12
+    _program(session, context_length, int(rng.integers(3, 12)), 2)
+
+    def run(first: int, second: int, limit: int, **more: Any) -> Reason:
+        return session.run(session.prompt(first), limit, second=session.prompt(second), **more)
+
+    assert run(1, 1, 1) is Reason.LIMIT
+    assert run(1, 4, 3) is Reason.LIMIT  # the first one ends before the other's prompt
+    assert run(4, 2, 3) is Reason.LIMIT
+    assert run(2, 3, 4, stop_after=2) is Reason.LIMIT
+    assert run(5, 1, 2, stop_after=1) is Reason.STOP_TOKEN
+    assert run(3, 3, 2, stop_after=2) is Reason.STOP_TOKEN  # with the other one's limit
+    assert run(2, 1, 20) is Reason.CONTEXT
+    assert run(2, 4, 8, abort_in=2) is Reason.ABORT
+    assert run(3, 1, 3, errors=((2, None),)) is Reason.MEMORY
+    assert session.run(session.prompt(2), 2) is Reason.LIMIT  # one sequence behind two
+    assert run(3, 2, 3, errors=((1, 1),)) is Reason.MEMORY  # in the next token
+    assert run(1, 2, 2) is Reason.LIMIT
     return session.finish()
 
 
@@ -441,7 +501,7 @@ def memory_errors(cfg: Config, rng: np.random.Generator) -> Script:
     _program(session, 12, int(rng.integers(3, 12)), 2)
 
     def run(prompt: int, limit: int, *errors: tuple[int, int | None], **more: Any) -> Reason:
-        return session.run(_prompt(session, prompt), limit, errors=errors, **more)
+        return session.run(session.prompt(prompt), limit, errors=errors, **more)
 
     assert run(3, 4, (0, None)) is Reason.MEMORY  # a prompt's token
     assert run(3, 4, (2, None)) is Reason.MEMORY  # the first that is sampled
@@ -478,7 +538,7 @@ def _misses(cfg: Config, rng: np.random.Generator, program: Program, fault: bool
     session = IcuSession(cfg, rng)
     session.program(program, context=4, window=4)
     if fault:
-        session.begin([1], 2)
+        session.begin([[1], []], 2)
         session.script.expect(session.now + 4 * program.phases[0].dur, "fault", 1)
     else:
         session.run([1], 2)
@@ -502,7 +562,9 @@ def late(cfg: Config, rng: np.random.Generator, queue: Queue, fault: bool) -> Sc
     return _misses(cfg, rng, _two(cfg, queue, {}, 30, at + 30 + 1 - fault), fault)
 
 
-SCENARIOS: tuple[Callable[[Config, np.random.Generator], Script], ...] = (programs, run_control, memory_errors)
+SCENARIOS: tuple[Callable[[Config, np.random.Generator], Script], ...] = (
+    programs, run_control, memory_errors, two_sequences,
+)  # fmt: skip
 MISSES: tuple[Callable[[Config, np.random.Generator, Queue, bool], Script], ...] = (early, overlap, late)
 
 
@@ -526,6 +588,11 @@ async def runs_begin_and_end(dut: Any) -> None:
 @cocotb.test()
 async def memory_errors_end_runs(dut: Any) -> None:
     await _play(dut, memory_errors, 4)
+
+
+@cocotb.test()
+async def two_sequences_take_turns(dut: Any) -> None:
+    await _play(dut, two_sequences, 5)
 
 
 @cocotb.test()

@@ -199,10 +199,12 @@ async def _ends(session: Session, broken: RandomProgram, why: str) -> None:
     p = broken.params
     await bridge(lambda: session.driver.load(broken.all_parts()))()
     records, reason = await run(session)
-    phases = broken.program.phases
+    phases, each = broken.program.phases, 1 + (p[Param.SEQUENCES] == 2)
+    first = min(p[Param.PROMPT_LEN], p[Param.PROMPT_LEN1] if each == 2 else p[Param.PROMPT_LEN]) - 1
+    positions = [i // each for i in range(len(records))]
     promised = [
-        token_cycles(broken.cfg, phases, p[Param.LAYERS], p[Param.WINDOW], p[Param.FLOOR], i, r.sampled)
-        for i, r in enumerate(records)
+        token_cycles(broken.cfg, phases, p[Param.LAYERS], p[Param.WINDOW], p[Param.FLOOR], i, i >= first)
+        for i in positions
     ]
     assert [r.cycles for r in records] == promised, f"cycles of the tokens: {why}"
     assert reason in (Reason.LIMIT, Reason.CONTEXT), f"{reason}: {why}"

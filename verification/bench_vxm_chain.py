@@ -52,7 +52,7 @@ async def softmax_router_and_token(dut: Any) -> None:
         bank, keys, rows = case % SOFTMAX_BANKS, int(rng.integers(1, 4 * v + 1)), 4
         position, seed = int(rng.integers(cfg.context_max)), int(rng.integers(1 << 32))
         noise, topk = ((1, cfg.topk_max), (2, 1))[case % 2]
-        plan.hold(t - timing.top_noise, seed=seed, noise=noise, topk=topk,
+        plan.hold(t - timing.top_noise, seed=seed, seed1=seed, noise=noise, topk=topk,
                   state=pack(layout, {"keys": keys, "position": position}))  # fmt: skip
 
         # RSQRT of a new sum of squares, times K[1], scales the scores.

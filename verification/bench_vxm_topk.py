@@ -29,10 +29,13 @@ async def router_and_sampling(dut: Any) -> None:
     t = 3
     experts: dict[int, tuple[int, int]] = {}
     tokens: dict[int, int] = {}
+    whose: dict[int, int] = {}
     rows: list[list[tuple[int, int]]] = [[] for _ in range(v)]
     counts: list[tuple[int, int]] = []
-    position, seed = 5, 0x12345678
-    plan.hold(0, state=pack(layout, {"position": position}), seed=seed, topk=1, noise=0)
+    position, seeds = 5, [0x12345678, 0x9ABCDEF0]
+    second = 0
+    """Whose seed the next noise has: the sequences in turn, from the first one on at each position."""
+    plan.hold(0, state=pack(layout, {"position": position}), seed=seeds[0], seed1=seeds[1], topk=1, noise=0)
     mode = 0
     clear_from = timing.top_noise  # first cycle in which a micro-op that takes noise may stand
 
@@ -51,10 +54,10 @@ async def router_and_sampling(dut: Any) -> None:
             at += 1
         return at - 1
 
-    def emit(start: int, steps: int, expert: int) -> int:
+    def emit(start: int, steps: int, expert: int, sequence: int = 0) -> int:
         for i in range(steps):
             plan.drive(start + i * timing.top_step,
-                       uop=micro_op(cfg, Queue.TOP, op=TopOp.EMIT, expert=expert, i1=i, idx=i,
+                       uop=micro_op(cfg, Queue.TOP, op=TopOp.EMIT, expert=expert, i1=i, idx=i, sequence=sequence,
                                     first=int(i == 0), last=int(i == steps - 1)))  # fmt: skip
         return start + (steps - 1) * timing.top_step
 
@@ -84,8 +87,10 @@ async def router_and_sampling(dut: Any) -> None:
         mode = 2 if whole else 1 if deep else mode
         topk = cfg.topk_max if deep else int(rng.integers(1, cfg.topk_max + 1)) if mode == 1 else 1
         if rng.random() < 0.6:
-            position, seed = int(rng.integers(cfg.context_max)), int(rng.integers(1 << 32))
-            plan.hold(t, state=pack(layout, {"position": position}), seed=seed)
+            before_it, position = position, int(rng.integers(cfg.context_max))
+            seeds = [int(s) for s in rng.integers(1 << 32, size=2)]
+            second *= position == before_it
+            plan.hold(t, state=pack(layout, {"position": position}), seed=seeds[0], seed1=seeds[1])
             clear_from = max(clear_from, t + timing.top_noise)
         plan.hold(t, topk=topk, noise=mode)
         if mode != before:
@@ -100,12 +105,15 @@ async def router_and_sampling(dut: Any) -> None:
             logits = rng.choice([nx.INT32_MAX, nx.INT32_MAX - 1000, nx.INT32_MIN, 5], n)
         last = insert(max(t, clear_from) if mode == 2 else t, logits, n, 1)
         start = last + timing.top_insert_noise
-        end = emit(max(start, clear_from) if mode == 1 else start, cfg.topk_max, 0)
+        sequence = int(rng.integers(2))
+        end = emit(max(start, clear_from) if mode == 1 else start, cfg.topk_max, 0, sequence)
+        whose[end + timing.top_sample] = sequence
         if mode:
             clear_from = (last if mode == 2 else end) + timing.top_noise
         tokens[end + timing.top_sample] = nx.sample(
-            logits, topk_n=min(topk, n), noise=mode, seed=seed, position=position
+            logits, topk_n=min(topk, n), noise=mode, seed=seeds[second], position=position
         )
+        second ^= mode != 0
         t = end + timing.top_step + 1 + int(rng.integers(3))
     for cycle in range(3, t + timing.top_sample):
         plan.expect(cycle, "expert_valid", int(cycle in experts), bits=1, what="expert pulse")
@@ -116,6 +124,7 @@ async def router_and_sampling(dut: Any) -> None:
         plan.expect(cycle, "expert_id", expert_id, bits=bits, what=f"expert {i}")
     for cycle, token in tokens.items():
         plan.expect(cycle, "token", token, bits=cfg.token_bits, what="token")
+        plan.expect(cycle, "sequence", whose[cycle], bits=1, what="whose token")
     for lane in range(v):
         plan.expect_steps("t", rows[lane], t, bits=WORD, lane=lane, what="row T")
     plan.expect_steps("count", counts, t, bits=2, what="count")

@@ -100,8 +100,9 @@ class Campaign:
         layout = self.subject.compiled.layout
         self.words = layout.needs[0].needed
         heads = self.subject.model.shape.kv_heads
-        cache = {layout.value_w + i for i in range(heads * layout.value_head_w)}
-        cache |= {layout.key_w + i for i in range(heads * layout.key_head_w)}
+        (own,) = layout.sequences
+        cache = {own.value_w + i for i in range(heads * layout.value_head_w)}
+        cache |= {own.key_w + i for i in range(heads * layout.key_head_w)}
         self.cache = {layer * layout.layer_w + word for layer in range(layers) for word in cache}
 
     def _watch(self, cycle: int) -> None:

@@ -164,9 +164,9 @@ class TracedMachine(Machine):
         self.start = 0
 
     def begin(
-        self, code: dict[Queue, list[Instr]], token: int, sampled: bool, before: TokenRun | None = None
+        self, code: dict[Queue, list[Instr]], tokens: tuple[int, int], sampled: bool, before: TokenRun | None = None
     ) -> TokenRun:
-        return _TracedToken(self, code, token, sampled, before)
+        return _TracedToken(self, code, tokens, sampled, before)
 
     def finish(self) -> list[int]:
         """Runs to the end; returns the sampled tokens."""
@@ -175,9 +175,10 @@ class TracedMachine(Machine):
 
     def _finish(self) -> list[int]:
         tokens = []
-        for record in self.run():
-            self.record.starts.append(self.start)
-            self.start += record.cycles
+        for i, record in enumerate(self.run()):
+            if i % self.sequences == 0:
+                self.record.starts.append(self.start)
+                self.start += record.cycles
             if record.sampled:
                 tokens.append(record.token)
         self.record.starts.append(self.start)
@@ -272,7 +273,7 @@ class _TracedToken(TokenRun):
     def _top(self, cycle: int, uop: Uop) -> str:
         text = super()._top(cycle, uop)
         if uop["op"] == TopOp.EMIT and uop["expert"]:
-            expert = {"valid": 1, "index": uop.idx, "id": self.experts[uop.idx]}
+            expert = {"valid": 1, "index": uop.idx, "id": self.emitted}
             self._later.append(("expert", cycle + self.t.top_emit - self.t.expert, expert))
         return text
 

@@ -68,11 +68,13 @@ def random_checkpoint(rng: np.random.Generator, shape: ModelShape) -> ArrayCheck
     return ArrayCheckpoint(s, embed, norm(), lm_head, layers)
 
 
-def random_model(cfg: Config, rng: np.random.Generator, *, width: int = 4, **changes: object) -> Subject:
+def random_model(
+    cfg: Config, rng: np.random.Generator, *, width: int = 4, sequences: int = 1, **changes: object
+) -> Subject:
     """A random model with ``width``-bit weights; ``changes`` are fields of :data:`SHAPE`."""
     checkpoint = random_checkpoint(rng, dataclasses.replace(SHAPE, **changes))  # type: ignore[arg-type]
     model, _ = quantise(checkpoint, cfg, width, calibrate(checkpoint, n_seqs=4, length=16))
-    return Subject(model, lower(model, cfg))
+    return Subject(model, lower(model, cfg, sequences))
 
 
 GREEDY = Sampling()

@@ -182,10 +182,13 @@ class Builder:
         what = next(a for a in self.isa.formats[queue].addresses if a.name == name)
         counts = [self.most(fields, "n1")] + ([self.most(fields, "n2")] if what.outer else [])
         bases = [b for b in what.bases if b not in EXPERT_BASES or EXPERT_BASES.index(b) in self.experts]
+        if self.sizes.sequences != 2:
+            bases = [b for b in bases if b is not Base.TOKEN1]
         wrap = 1 << what.bits
         for attempt in range(12):
             base = Base(int(rng.choice([int(b) for b in bases]))) if what.based and sel and attempt < 8 else Base.ZERO
-            low, high = self.sizes.reach(self.cfg, name, base, last=self.behind) if what.based else (0, 0)
+            told = Base.TOKEN if base is Base.TOKEN1 else base  # here, the second token's base has KEY's number
+            low, high = self.sizes.reach(self.cfg, name, told, last=self.behind) if what.based else (0, 0)
             out: Fields = {f"{name}_sel": int(base)} if what.based else {}
             for i, count in enumerate(counts, 1):
                 step = int(rng.choice([0, 1, 1, 1, 2, -1, int(rng.integers(-4, 5))])) if attempt < 10 else 0
@@ -255,6 +258,10 @@ class Builder:
     def _ends(self, fields: Fields, offset: int) -> tuple[Times, Times]:
         return self.zero + offset, offset + self.sched.span(fields)
 
+    def sequence(self) -> int:
+        """Whose token a micro-op uses."""
+        return int(self.rng.integers(2)) if self.sizes.sequences == 2 else 0
+
     def _in_token(self, b: Bundle, last: Times) -> None:
         b.state = np.maximum(b.state, last)
 
@@ -295,6 +302,9 @@ class Builder:
         # The tile keeps the width of the last GATHER alone.
         b.reads.append((("gather width", 1 - fields["width"]), low, high))
         b.writes.append((("gather width", fields["width"]), low, high, self.t.gather - 3, None))
+        sequence = fields.get("sequence", 0)
+        b.reads.append((("gather sequence", 1 - sequence), low, high))
+        b.writes.append((("gather sequence", sequence), low, high, self.t.gather_other, None))
         self._in_token(b, self._ends(fields, offset)[1] + self.t.gather - 2)
 
     def dot_access(self, b: Bundle, offset: int, fields: Fields, *, cached: bool) -> bool:

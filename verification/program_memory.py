@@ -45,6 +45,8 @@ class Sizes:
     """What a run can reach: its layers, ids, positions; strides of base registers are small, of either sign."""
 
     layers: int
+    sequences: int
+    """As the parameter is set: everything but 2 is one."""
     vocab: int
     experts: int
     positions: int
@@ -58,6 +60,7 @@ class Sizes:
         values = {
             Param.LAYERS: self.layers, Param.EMBED_WIDTH: int(self.embed_width), Param.WINDOW: self.window,
             Param.FLOOR: self.floor, Param.CONTEXT: self.positions, Param.VOCAB: self.vocab,
+            Param.SEQUENCES: self.sequences,
         }  # fmt: skip
         return values | {p: stride & (1 << 24) - 1 for p, stride in self.strides.items()}
 
@@ -99,7 +102,7 @@ def random_sizes(cfg: Config, rng: np.random.Generator) -> Sizes:
     window = int(rng.choice([1, 2, 3, 4, 7]))
     floor = int(rng.choice([0, 0, int(rng.integers(4 * cfg.vlanes)), int(rng.integers(2 * cfg.columns))]))
     return Sizes(
-        layers=int(rng.choice([1, 2, 2, 3])),
+        layers=int(rng.choice([1, 2, 2, 3])), sequences=int(rng.choice([0, 1, 2, 2, 3])),
         vocab=int(rng.choice([2, int(rng.integers(3, 33)), int(rng.integers(3, 33)), min(cfg.vocab_max, 512)])),
         experts=int(rng.choice([2, cfg.experts_max, int(rng.integers(2, cfg.experts_max + 1))])),
         positions=int(rng.choice([3, 5, 9])), window=window, floor=min(floor, cfg.context_max),

@@ -11,6 +11,7 @@ The machine has the last word: a program that it refuses is thrown away, and cou
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from firmware.errors import LpuError
 from firmware.lower import pack_program
 from hdl.config import SOFTMAX_BANKS, Config
-from hdl.image import Param, Space, row_bytes
+from hdl.image import PROMPT_BITS, Param, Space, row_bytes
 from hdl.isa import (
     FETCH_BITS,
     AbcOp,
@@ -77,7 +78,7 @@ class RandomProgram:
         # In two parts: the row between is the image's identity.
         params = [
             (int(Space.PARAM), 0, rows[0], b"".join(self.params[Param(r)].to_bytes(size, "little") for r in rows))
-            for rows in (range(Param.LAYERS, Param.IMAGE), range(Param.PROMPT_LEN, Param.CLEAR + 1))
+            for rows in (range(Param.LAYERS, Param.IMAGE), range(Param.PROMPT_LEN, max(Param) + 1))
         ]
         prompt = b"".join(token.to_bytes(width, "little") for token in self.prompt)
         return [*self.parts, *params, (int(Space.PROMPT), 0, 0, prompt)]
@@ -115,6 +116,9 @@ class Generator(Builder):
     splits = False
     """Whether the phase in work may be closed and go on as another one."""
 
+    sampled: int | None = None
+    """The sequence to sample for, any if None."""
+
     def finished(self, program: Program) -> Program:
         """The program as it is loaded; a subclass may change what the machine ignores."""
         return program
@@ -149,7 +153,9 @@ class Generator(Builder):
                     kinds[int(rng.choice(chosen))]()
             if last:
                 self.dump()
-                self.choice(sampling=True)
+                for sequence in range(2 if self.sizes.sequences == 2 else 1):
+                    self.sampled = sequence
+                    self.choice(sampling=True)
             jump = i + 1 == before or i + 1 == before + inside or i >= prompt_end
             self.end_phase(
                 f"phase {i}", jump=jump, token_end=last or i == prompt_end,
@@ -162,11 +168,14 @@ class Generator(Builder):
         cfg, rng, s = self.cfg, self.rng, self.sizes
         program = self.finished(self.sched.program())
         code = [(int(p.space), p.sub, p.address, p.data) for p in pack_program(cfg, program)]
-        prompt = tuple(int(x) for x in rng.integers(0, s.vocab, int(rng.integers(1, min(3, s.positions - 1) + 1))))
+        most = min(3, s.positions - 1)
+        first, second = ([int(x) for x in rng.integers(0, s.vocab, int(rng.integers(1, most + 1)))] for _ in range(2))
+        prompt = tuple(a | b << PROMPT_BITS for a, b in itertools.zip_longest(first, second, fillvalue=0))
         limit = int(rng.integers(1, 4))
         params = s.params(cfg) | {
             Param.EPS: [0, 1, (1 << 64) - 1, int(rng.integers(1 << 40))][int(rng.integers(4))],
-            Param.PROMPT_LEN: len(prompt), Param.LIMIT: limit, Param.SEED: int(rng.integers(1 << 32)),
+            Param.PROMPT_LEN: len(first), Param.LIMIT: limit, Param.SEED: int(rng.integers(1 << 32)),
+            Param.PROMPT_LEN1: len(second), Param.SEED1: int(rng.integers(1 << 32)),
             Param.TOPK: int(rng.integers(cfg.topk_max + 1)), Param.NOISE: int(rng.integers(3)),
             Param.STOP0: 1 << 31, Param.STOP1: 1 << 31, Param.CLEAR: 1,
         }  # fmt: skip
@@ -201,6 +210,7 @@ class Generator(Builder):
         for _ in range(4):
             width = Width(int(rng.integers(2)))
             fields: Fields = {"op": int(AbcOp.DOT), "width": int(width), "init": int(rng.integers(3))}
+            fields |= {"sequence": int(rng.integers(2))}
             fields |= self.loops(outer=True, most=24)
             pool = [self.w4] if width is Width.INT4 else [self.w4, self.w8, self.kv]
             region = pool[int(rng.integers(len(pool)))]
@@ -247,6 +257,7 @@ class Generator(Builder):
         gather: Fields = {"op": int(AbcOp.GATHER), "width": int(width), "n1": words, "d1": apart}
         gather |= self.address("w", self.w4 if width is Width.INT4 else self.w8, gather)
         gather |= {"init": int(rng.integers(3)), "a": int(rng.integers(self.cfg.act_depth))}
+        gather |= {"sequence": self.sequence()}
         b = Bundle()
         b.add(Queue.ABC, 0, gather)
         self.gather_access(b, 0, gather)
@@ -267,6 +278,7 @@ class Generator(Builder):
         lg += 15 + self.scalar_lg[scalar]
         shift = self.shift_to(lg, 4, 33)
         fields |= {"source": int(source), "shift": shift, "scalar": scalar, "bcast": int(rng.random() < 0.2)}
+        fields |= {"sequence": self.sequence() if fields["bcast"] else int(rng.integers(2))}
         fields |= {"bank": int(rng.integers(SOFTMAX_BANKS)), "max": int(rng.random() < 0.3)}
         b.add(Queue.ACC, offset, fields)
         self.acc_access(b, offset, fields)
@@ -530,6 +542,7 @@ class Generator(Builder):
         if not listed:  # none enters, or all do, and nobody takes them
             limit = int(rng.choice([0, (1 << 17) - 1]))
         fields = loops | {"op": int(TopOp.INSERT), "limit": limit, "noise": noise, "expert": int(rng.integers(2))}
+        fields |= {"sequence": int(rng.integers(2))}
         b.add(Queue.TOP, offset, fields)
         self.insert_access(b, offset, fields)
         step = self.t.top_step
@@ -537,6 +550,7 @@ class Generator(Builder):
         if not listed:
             return
         emit |= {"limit": self.any_value("limit", Queue.TOP), "noise": int(rng.integers(2))}
+        emit["sequence"] = int(rng.integers(2)) if self.sampled is None else self.sampled
         if sampling:
             emit["n1"] = int(rng.integers(1, cfg.topk_max + 1))
         else:

@@ -17,6 +17,7 @@ class Run:
     """A context in RTL simulation, equal to the reference and to the predicted cycles."""
 
     config: str
+    sequences: int
     cycles: list[int]
     """Of each token."""
     khz: float
@@ -26,10 +27,10 @@ class Run:
 
 
 def run_context(library: Library, compilation: Compilation, cfg: Config) -> Run:
-    """Fills the context from a prompt of one token, greedily. Raises :class:`LpuError` where the RTL differs."""
-    context = compilation.shape.context
-    request = Request(prompt=[1], tokens=context, stop_ids=())
+    """Fills the context from prompts of one token, greedily. Raises :class:`LpuError` where the RTL differs."""
+    context, sequences = compilation.shape.context, compilation.image.sequences
+    request = Request(prompt=[1], tokens=context, stop_ids=(), second=[2] if sequences == 2 else None)
     outcome = simulate(library, compilation.image, compilation.qmodel, cfg, request)
     if not outcome.matches:
         raise LpuError(f"the RTL of {cfg.name} differs from reference or predicted cycles (lpu sim shows where)")
-    return Run(cfg.name, outcome.cycles, outcome.khz, outcome.cpu_khz)
+    return Run(cfg.name, sequences, outcome.cycles, outcome.khz, outcome.cpu_khz)

@@ -51,6 +51,7 @@ class Row:
     position: int
     sequences: int
     cycles: int
+    """Of the tokens of all sequences; ``macs`` are one's."""
     macs: int
     mac_utilisation: float
     mac_utilisation_unweighted: float
@@ -71,15 +72,15 @@ class Row:
 
 def row(
     cfg: Config, model: str, default_model: bool, shape: ModelShape, weights: int, position: int, token: Timeline,
-    cycles_evidence: str,
+    cycles_evidence: str, sequences: int = 1,
 ) -> Row:  # fmt: skip
-    """The row of a token whose timeline is known."""
+    """The row of a token, or of one of each sequence, whose timeline is known."""
     clock = clock_of(cfg)
-    weighted, plain = utilisation(shape, cfg, weights, position, token.cycles)
-    rate = clock.pll * 1e6 / token.cycles
+    weighted, plain = utilisation(shape, cfg, weights, position, token.cycles / sequences)
+    rate = sequences * clock.pll * 1e6 / token.cycles
     watts = BOARD_WATTS if clock.fmax else None
     return Row(
-        cfg.name, model, default_model, position, 1, token.cycles, shape.macs(position), weighted, plain,
+        cfg.name, model, default_model, position, sequences, token.cycles, shape.macs(position), weighted, plain,
         sram_bytes(cfg, token) / token.cycles, sum(_port_bytes(cfg).values()), clock.pll, clock.fmax, rate,
         shape.macs(position) * rate, watts and watts / rate, watts and rate / watts,
         f"cycles: {cycles_evidence}; {clock.evidence}",

@@ -21,11 +21,12 @@ WIDE = ModelShape(
     window=None, rope_theta=1e6, eps=1e-5, tied=False, bos=None, eos=(),
 )  # fmt: skip
 """A quarter of Mixtral-8x7B's width, with its proportions."""
+SEQUENCES = (1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A program for a model of ``shape`` on ``cfg``."""
+    """A program for a model of ``shape`` on ``cfg``, for so many ``sequences`` in turn."""
 
     cfg: Config
     name: str
@@ -34,6 +35,7 @@ class Subject:
     weights: int
     program: Program
     floor: int
+    sequences: int
 
     @property
     def positions(self) -> list[int]:
@@ -46,16 +48,20 @@ def subjects(models: list[str], progress: Callable[[str], None]) -> Iterator[Sub
     for cfg in CONFIGS.values():
         for model in models:
             folder = resolve_model(model)
-            yield from _subject(cfg, folder.name, Checkpoint(folder, cfg.context_max).shape, progress)
+            for n in SEQUENCES:
+                yield from _subject(cfg, folder.name, Checkpoint(folder, cfg.context_max // n).shape, n, progress)
         if cfg.context_max >= WIDE.context:
-            yield from _subject(cfg, "wide layers", WIDE, progress)
+            for n in SEQUENCES:
+                yield from _subject(cfg, "wide layers", WIDE, n, progress)
 
 
-def _subject(cfg: Config, name: str, shape: ModelShape, progress: Callable[[str], None]) -> Iterator[Subject]:
-    progress(f"schedule {name} on {cfg.name}")
+def _subject(
+    cfg: Config, name: str, shape: ModelShape, sequences: int, progress: Callable[[str], None]
+) -> Iterator[Subject]:
+    progress(f"schedule {name} on {cfg.name}" + (f", {sequences} sequences" if sequences > 1 else ""))
     model = outline(shape, cfg.weight_bits)
     try:
-        program, floor = build_program(Layout(model, cfg))
+        program, floor = build_program(Layout(model, cfg, sequences=sequences))
     except LpuError:
         return  # too large for it
-    yield Subject(cfg, name, shape, model.shape, cfg.weight_bits, program, floor)
+    yield Subject(cfg, name, shape, model.shape, cfg.weight_bits, program, floor, sequences)

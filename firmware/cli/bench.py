@@ -23,7 +23,7 @@ from ..bench.measured import Run, run_context
 from ..bench.processor import PEAK_METHOD, describe, power
 from ..bench.rows import BOARD_WATTS, ENERGY_METHOD, PLACED, STATED, Row, row
 from ..bench.simulators import Simulator
-from ..bench.subjects import Subject, subjects
+from ..bench.subjects import SEQUENCES, Subject, subjects
 from ..bench.timeline import SLICES, Timeline, timeline
 from ..checkpoint import Checkpoint
 from ..compiler import compile_model
@@ -73,11 +73,11 @@ def command(rtl: bool, baselines: bool, speed: bool, folder: Path) -> None:
     out = out if out.width >= WIDTH else Console(width=WIDTH)
     with bars:
         found = list(subjects(shipped_models(), bars.stage))
-        run = _rtl(bars) if rtl else None
-        rows = [_row(s, p, run) for s in found for p in s.positions]
+        runs = [_rtl(n, bars) for n in SEQUENCES] if rtl else []
+        rows = [_row(s, p, runs) for s in found for p in s.positions]
         others = _baselines(folder, bars) if baselines else []
-        simulated = _simulators(bars) if speed else [] if run is None else [Simulator.of(run)]
-    closely = next(s for s in found if (s.cfg.name, s.name) == (BOARD, SHIPPED_MODEL))
+        simulated = _simulators(bars) if speed else [Simulator.of(run) for run in runs[:1]]
+    closely = next(s for s in found if (s.cfg.name, s.name, s.sequences) == (BOARD, SHIPPED_MODEL, 1))
     token = _timeline(closely, REPORT_POSITION)
     out.print(_rows_table(rows), _waits_table(token), _slices_table(token))
     if others:
@@ -100,7 +100,8 @@ def command(rtl: bool, baselines: bool, speed: bool, folder: Path) -> None:
     if plots.available():
         title = f"{BOARD}, {SHIPPED_MODEL}, position {REPORT_POSITION}: {token.cycles} cycles"
         plots.gantt(token, title, folder / "gantt.svg")
-        plots.roofline(closely.cfg, closely.weights, [r for r in rows if r.config == BOARD], folder / "roofline.svg")
+        board = [r for r in rows if (r.config, r.sequences) == (BOARD, 1)]
+        plots.roofline(closely.cfg, closely.weights, board, folder / "roofline.svg")
     out.print(f"{folder / 'report.json'}" + (", gantt.svg, roofline.svg" if plots.available() else ""))
 
 
@@ -108,21 +109,23 @@ def _timeline(s: Subject, position: int) -> Timeline:
     return timeline(s.cfg, s.program, s.floor, s.qshape, position)
 
 
-def _row(s: Subject, position: int, run: Run | None) -> Row:
+def _row(s: Subject, position: int, runs: list[Run]) -> Row:
     token = _timeline(s, position)
     evidence = SCHEDULE
-    if run and (s.cfg.name, s.name) == (run.config, SHIPPED_MODEL):
+    for run in runs:
+        if (s.cfg.name, s.name, s.sequences) != (run.config, SHIPPED_MODEL, run.sequences):
+            continue
         if run.cycles[position] != token.cycles:
             raise LpuError(f"position {position}: {run.cycles[position]} cycles in RTL, {token.cycles} predicted")
         evidence = RTL
-    return row(s.cfg, s.name, s.name == SHIPPED_MODEL, s.shape, s.weights, position, token, evidence)
+    return row(s.cfg, s.name, s.name == SHIPPED_MODEL, s.shape, s.weights, position, token, evidence, s.sequences)
 
 
-def _rtl(bars: Bars) -> Run:
+def _rtl(sequences: int, bars: Bars) -> Run:
     cfg = get_config(BOARD)
-    compilation = compile_model(resolve_model(SHIPPED_MODEL), cfg, progress=bars.stage)
+    compilation = compile_model(resolve_model(SHIPPED_MODEL), cfg, progress=bars.stage, sequences=sequences)
     library = build_core(cfg, False, bars)
-    bars.stage(f"a whole context on the RTL of {BOARD}")
+    bars.stage(f"a whole context on the RTL of {BOARD}" + (f", {sequences} sequences" if sequences > 1 else ""))
     return run_context(library, compilation, cfg)
 
 
@@ -178,24 +181,25 @@ def _simulators(bars: Bars) -> list[Simulator]:
 
 
 def _rows_table(rows: list[Row]) -> Table:
-    table = Table(title="Tokens, one sequence")
+    table = Table(title="Tokens")
     for name in ("config", "model"):
         table.add_column(name)
-    for name in ("position", "cycles", "utilisation", "unweighted", "bytes/cycle", "MHz"):
+    for name in ("seq.", "position", "cycles", "utilisation", "unweighted", "bytes/cycle", "MHz"):
         table.add_column(name, justify="right")
     for name in ("tokens/s", "per W", "GMAC/s", "µJ"):
         table.add_column(name, justify="right")
     table.add_column("evid.")
     for r in rows:
         table.add_row(
-            r.config, r.model + (" *" if r.default_model else ""), f"{r.position}", f"{r.cycles:,}",
+            r.config, r.model + (" *" if r.default_model else ""), f"{r.sequences}", f"{r.position}", f"{r.cycles:,}",
             f"{r.mac_utilisation:.1%}", f"{r.mac_utilisation_unweighted:.1%}",
             f"{r.sram_bytes_per_cycle:.0f} of {r.sram_bytes_per_cycle_available}", f"{r.clock_mhz:g}",
             f"{r.tokens_per_second:,.0f}", _rate(r.tokens_per_second_per_watt), f"{r.macs_per_second / 1e9:.1f}",
             "" if r.joules_per_token is None else f"{r.joules_per_token * 1e6:.0f}", _letters(r.evidence),
         )  # fmt: skip
     table.caption = (
-        "* the shipped model. Utilisation: weighted by operand width.\n"
+        "* the shipped model. Utilisation: weighted by operand width. seq.: sequences in turn; cycles are those of a\n"
+        "token of each, and tokens/s those of all.\n"
         f"per W: tokens/s per watt; µJ a token. Estimates, {ENERGY_METHOD}.\n"
         + "; ".join(f"{key}: {text}" for text, key in EVIDENCE.items())
     )
@@ -231,7 +235,7 @@ def _baseline_table(others: list[Baseline], rows: list[Row]) -> Table:
         table.add_column(name, justify="right")
     table.add_column("evidence")
     for r in rows:
-        if (r.config, r.default_model, r.position) == (BOARD, True, REPORT_POSITION):
+        if (r.config, r.default_model, r.position, r.sequences) == (BOARD, True, REPORT_POSITION, 1):
             us = f"{1e6 / r.tokens_per_second:.2f}"
             table.add_row(
                 f"LPU, {r.config}", "int4 weights, int8 K and V", "", us, us, f"{r.tokens_per_second:,.0f}",

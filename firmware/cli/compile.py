@@ -17,6 +17,7 @@ from hdl.config import get_config
 from ..compiler import CACHE, Compilation, compile_model, parse_weights, sample_positions
 from ..errors import LpuError
 from ..image_file import write_image
+from ..layout import SEQUENCES_MAX
 from ..public_models import default_config, default_context
 from ..quantise import TensorReport
 from ..simulate import resolve_model
@@ -34,6 +35,8 @@ from .bars import Bars
 @tables.config_option(None)
 @click.option("--weights", metavar="WIDTH", help="int4 or int8  [default: the config's].")
 @click.option("--context", type=click.IntRange(2), help="Positions  [default: all that model and config allow].")
+@click.option("--sequences", type=click.IntRange(1, SEQUENCES_MAX), default=1, show_default=True,
+              help="Texts to work on in turn, in an equal part of the context each.")
 @click.option("--report", is_flag=True, help="Print the error of every tensor, not a line per kind.")
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep earlier results in build/images.")
 def command(
@@ -42,6 +45,7 @@ def command(
     config_name: str | None,
     weights: str | None,
     context: int | None,
+    sequences: int,
     report: bool,
     no_cache: bool,
 ) -> None:
@@ -51,13 +55,13 @@ def command(
     Nothing is simulated: the schedule is static.
     """
     cfg = get_config(config_name or default_config(model, "ulx3s-85f"))
-    context = context or default_context(model, cfg)
+    context = context or (default_context(model, cfg) if sequences == 1 else None)
     bits = parse_weights(weights) if weights else cfg.weight_bits
     folder = resolve_model(model)
     if not output.absolute().parent.is_dir() or output.is_dir():
         raise LpuError(f"{output}: cannot be written: no such folder, or a folder itself")
     with Bars(Console(stderr=True)) as bars:
-        result = compile_model(folder, cfg, bits, bars.stage, None if no_cache else CACHE, context)
+        result = compile_model(folder, cfg, bits, bars.stage, None if no_cache else CACHE, context, sequences)
         bars.stage("write the image")
         write_image(output, result.image)
     _print(result, output, report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ DEFAULT_CONFIG = "ulx3s-85f"
 
 @click.command("sim", epilog='Example: lpu sim --prompt "One day, a frog" --tokens 48 --temperature 0.8 --seed 3')
 @click.option("--prompt", help="Text the model continues (token ids separated by commas without a tokenizer).")
+@click.option("--second", help="A second text: the LPU works on both in turn, in half of the context each.")
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the model's chat template.")
 @click.option("--tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens to generate at most.")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0: greedy.")
@@ -58,12 +60,14 @@ def command(**options: Any) -> None:
 
 
 def run(
-    prompt: str | None, raw: bool, tokens: int, temperature: float, topk: int, seed: int, config_name: str | None,
-    model_name: str, weights: str | None, context: int | None, waves: bool, wave_window: str, report: Path,
+    prompt: str | None, second: str | None, raw: bool, tokens: int, temperature: float, topk: int, seed: int,
+    config_name: str | None, model_name: str, weights: str | None, context: int | None, waves: bool, wave_window: str,
+    report: Path,
 ) -> int:  # fmt: skip
     """The command; returns the exit code."""
     cfg = get_config(config_name or default_config(model_name, DEFAULT_CONFIG))
-    context = context or default_context(model_name, cfg)
+    sequences = 1 if second is None else 2
+    context = context or (default_context(model_name, cfg) if sequences == 1 else None)
     folder = resolve_model(model_name)
     bits = int(weights.removeprefix("int")) if weights else cfg.weight_bits
     window = _window(wave_window, report) if waves else None
@@ -71,11 +75,13 @@ def run(
     errors = Console(stderr=True)
     bars = Bars(errors)
     with bars:
-        compilation = compile_model(folder, cfg, bits, bars.stage, context=context)
+        compilation = compile_model(folder, cfg, bits, bars.stage, context=context, sequences=sequences)
         image, shape = compilation.image, compilation.shape
         tokenizer = Tokenizer(folder, shape.vocab)
         said, ids = _prompt(tokenizer, prompt, raw)
-        request = Request(ids, tokens, temperature, topk, seed, sorted(tokenizer.stop_ids)[:2])
+        more = None if second is None else _prompt(tokenizer, second, raw)
+        stops = sorted(tokenizer.stop_ids)[:2]
+        request = Request(ids, tokens, temperature, topk, seed, stops, more and more[1])
         library = build_core(cfg, waves, bars)
     if window:
         window = dataclasses.replace(window, path=window.path.with_suffix(f".{library.trace}"))
@@ -84,11 +90,15 @@ def run(
         text.prompt(request.prompt)
     else:
         text.say(said)
-    outcome = simulate(library, image, compilation.qmodel, cfg, request, text.token, waves=window)
+    live = _streamed(text)
+    outcome = simulate(library, image, compilation.qmodel, cfg, request, live, waves=window)
     text.finish()
+    texts = [text.text]
+    if more is not None:
+        texts.append(_told(Writer(tokenizer), *more, outcome.ids[1]))
     if window:
         errors.print(f"waveform: {window.path}")
-    result = _report(cfg, bits, folder, shape, request, outcome, text.text, image)
+    result = _report(cfg, bits, folder, shape, request, outcome, texts, image)
     with atomic_file(report) as out:
         out.write((json.dumps(result, indent=2) + "\n").encode())
     _table(Console(), cfg, result, outcome)
@@ -108,6 +118,28 @@ def _prompt(tokenizer: Tokenizer, prompt: str | None, raw: bool) -> tuple[str | 
     return None, prompt_ids(tokenizer, default if prompt is None else prompt)
 
 
+def _streamed(text: Writer) -> Callable[[int, int], None]:
+    """Writes the first sequence as it comes; a second one would get between its words."""
+
+    def token(sequence: int, number: int) -> None:
+        if sequence == 0:
+            text.token(number)
+
+    return token
+
+
+def _told(text: Writer, said: str | None, prompt: list[int], ids: list[int]) -> str:
+    """A sequence written behind its end."""
+    if said is None:
+        text.prompt(prompt)
+    else:
+        text.say(said)
+    for number in ids:
+        text.token(number)
+    text.finish()
+    return text.text
+
+
 def _window(text: str, report: Path) -> Waves:
     try:
         first, last = (int(part) for part in text.split(":"))
@@ -119,17 +151,28 @@ def _window(text: str, report: Path) -> Waves:
 
 
 def _report(
-    cfg: Config, bits: int, folder: Path, shape: ModelShape, request: Request, outcome: Outcome, text: str, image: Image
+    cfg: Config, bits: int, folder: Path, shape: ModelShape, request: Request, outcome: Outcome, texts: list[str],
+    image: Image,
 ) -> dict[str, Any]:  # fmt: skip
     position = min(REPORT_POSITION, shape.context - 1)
-    measured = position < len(outcome.cycles) and position >= len(request.prompt) - 1
+    each = len(request.prompts)
+    measured = position < len(outcome.cycles) and position >= min(map(len, request.prompts)) - 1
     cycles = outcome.cycles[position] if measured else image.cycles(position, True)
-    weighted, plain = utilisation(shape, cfg, bits, position, cycles)
+    weighted, plain = utilisation(shape, cfg, bits, position, cycles / each)
     return {
-        "text": text,
-        "ids": outcome.ids,
+        "text": texts[0],
+        "ids": outcome.ids[0],
         "prompt_tokens": len(request.prompt),
-        "tokens": len(outcome.ids),
+        "tokens": len(outcome.ids[0]),
+        "sequences": each,
+        "second": None
+        if request.second is None
+        else {
+            "text": texts[1],
+            "ids": outcome.ids[1],
+            "prompt_tokens": len(request.second),
+            "tokens": len(outcome.ids[1]),
+        },
         "ended": outcome.reason.name,
         "cycles_per_token": outcome.cycles,
         "predicted_cycles_per_token": outcome.predicted,
@@ -144,7 +187,7 @@ def _report(
         "sim_khz": outcome.khz,
         "sim_seconds_per_token": outcome.run_seconds / len(outcome.cycles),
         "clock_hz": cfg.clock_hz,
-        "tokens_per_second": cfg.clock_hz / cycles,
+        "tokens_per_second": each * cfg.clock_hz / cycles,
         "config": cfg.name,
         "model": folder.name,
         "weights": f"int{bits}",
@@ -159,12 +202,15 @@ def _report(
 def _table(console: Console, cfg: Config, r: dict[str, Any], outcome: Outcome) -> None:
     table = Table(title=f"{r['model']} ({r['weights']}) on {cfg.name}", show_header=False, title_justify="left")
     position = r["mac_utilisation_position"]
-    sampled = outcome.cycles[r["prompt_tokens"] - 1 :]
-    wanted = outcome.predicted[r["prompt_tokens"] - 1 :]
+    written = [r] if r["second"] is None else [r, r["second"]]
+    first = min(w["prompt_tokens"] for w in written) - 1
+    sampled, wanted = outcome.cycles[first:], outcome.predicted[first:]
+    told = "; ".join(f"{w['prompt_tokens']} of prompt, {w['tokens']} generated" for w in written)
     rows = {
-        "tokens": f"{r['prompt_tokens']} of prompt, {r['tokens']} generated (ended by {r['ended']})",
+        "tokens": f"{told} (ended by {r['ended']})",
         "equal to the reference": "yes, every token and every cycle count" if outcome.matches else "NO",
-        "cycles per token": f"{_span(sampled)} simulated, {_span(wanted)} predicted",
+        f"cycles per token{' of both' if len(written) > 1 else ''}": f"{_span(sampled)} simulated, "
+        f"{_span(wanted)} predicted",
         f"MAC utilisation at position {position}": f"{r['mac_utilisation']:.1%} of {r['macs_per_cycle']} per cycle, "
         f"{r['mac_utilisation_cycles']} cycles ({r['mac_utilisation_evidence']})",
         "tokens per second": f"{r['tokens_per_second']:,.0f} at {cfg.clock_hz / 1e6:g} MHz, a stated clock (estimate)",

@@ -50,7 +50,7 @@ def stage_needs(layout: Layout, stage: Stage) -> list[Need]:
     lay, s = layout, layout.model.shape
     tables = [lay.embed] * stage.first + [lay.lm_head] * (stage.last and not (stage.first and lay.model.tied))
     spare = max(lay.cfg.slots(4), lay.key_sets * lay.cfg.slots(8) - lay.cache_rows)
-    values = lay.value_w + s.kv_heads * lay.value_head_w
+    values = s.kv_heads * lay.value_head_w
     needed = {
         LAYERS: stage.layers,
         "weight words per column": stage.layers * lay.layer_w + sum(m.weight_words for m in tables),

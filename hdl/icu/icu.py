@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import Config, address_bits
-from ..image import REASON_BITS, LoadBus, Reason, RunControl, Space, drive_load
+from ..image import PROMPT_BITS, REASON_BITS, LoadBus, Reason, RunControl, Space, drive_load
 from ..isa import Queue
 from ..mem import Bank, register_write
 from ..uop import run_state_layout, uop_layout
@@ -16,13 +16,13 @@ from .queue import InstructionQueue, base_names
 from .registers import BaseRegisters
 from .sequencer import Sequencer
 
-HOST_PARAMS = ("eps", "seed", "topk", "noise")
+HOST_PARAMS = ("eps", "seed", "seed1", "topk", "noise")
 """Parameters that other slices use."""
 
 
 class Icu(wiring.Component):
     """ICU. Ports: ``load``, ``control`` (to the host), one ``uop_Q`` per queue, ``state``, the parameters of
-    :data:`HOST_PARAMS`, ``expert_*`` and ``next_token*`` from the top-k unit, ``fault`` (see
+    :data:`HOST_PARAMS`, ``expert_*`` and ``next_*`` from the top-k unit, ``fault`` (see
     :class:`InstructionQueue`; sticky), ``memory_error``: a word was used that could not be corrected."""
 
     def __init__(self, cfg: Config):
@@ -37,6 +37,7 @@ class Icu(wiring.Component):
             "expert_id": In(address_bits(cfg.experts_max)),
             "next_token_valid": In(1),
             "next_token": In(cfg.token_bits),
+            "next_sequence": In(1),
             "fault": Out(1),
             "memory_error": In(1),
         }
@@ -92,67 +93,86 @@ class Icu(wiring.Component):
         return m
 
     def _token_loop(self, m: Module, params: ParamRegisters, seq: Sequencer, regs: BaseRegisters) -> None:
-        """Which token next, and when to stop. All decisions fall in the last cycle of a token."""
+        """Which tokens next, and when to stop. All decisions fall in the last cycle of a token.
+
+        Two sequences are at the same position: one with the shorter prompt samples while the other's goes on, and what
+        comes behind a sequence's end is worked on and not told.
+        """
         cfg, control = self.cfg, self.control
-        m.submodules.prompt = prompt = Bank(width=cfg.token_bits, depth=cfg.context_max)
-        read = prompt.r
-        mine = self.load.valid & (self.load.space == Space.PROMPT)
-        register_write(m, prompt.w, mine, self.load.addr, self.load.data)
         taken = Signal(cfg.position_bits)  # prompt tokens begun so far
-        made = Signal(cfg.position_bits)  # tokens sampled so far
-        best = Signal(cfg.token_bits)
+        mine = self.load.valid & (self.load.space == Space.PROMPT)
+        given = []
+        for i in range(2):
+            m.submodules[f"prompt{i}"] = prompt = Bank(width=cfg.token_bits, depth=cfg.context_max)
+            register_write(m, prompt.w, mine, self.load.addr, self.load.data[i * PROMPT_BITS :][: cfg.token_bits])
+            m.d.comb += [prompt.r.en.eq(1), prompt.r.addr.eq(taken)]
+            given.append(prompt.r.data)
+        two = Signal()
         aborting = Signal()
         pending = Signal()
-        m.d.comb += [read.en.eq(1), read.addr.eq(taken)]
-        with m.If(self.next_token_valid):
-            m.d.sync += best.eq(self.next_token)
+        m.d.sync += two.eq(params.sequences == 2)
         with m.If(control.abort & control.busy):
             m.d.sync += aborting.eq(1)
 
         # Start: two cycles to read the prompt's first token, one to set it. A run that would go on behind a full
         # context ends before its first token; behind a reset there is no context to go on from.
         reading = Signal()
+        begin = Signal()
         start = Signal()
         empty = Signal(init=1)
         full = Signal()
         refused = Signal()
         clear = Signal()
         last_position = Signal()
-        m.d.comb += clear.eq(params.clear | empty)
+        m.d.comb += [clear.eq(params.clear | empty), begin.eq(control.start & ~control.busy)]
         m.d.sync += [
-            pending.eq(control.start & ~control.busy),
+            pending.eq(begin),
             reading.eq(pending),
             start.eq(reading),
             last_position.eq(regs.state.position + 1 >= params.context),
             full.eq(~clear & last_position),
         ]
         m.d.comb += refused.eq(start & full)
-        with m.If(control.start & ~control.busy):
-            m.d.sync += [control.busy.eq(1), taken.eq(0), made.eq(0), aborting.eq(0)]
+        with m.If(begin):
+            m.d.sync += [control.busy.eq(1), taken.eq(0), aborting.eq(0)]
         with m.If(refused):
             m.d.sync += control.busy.eq(0)
         with m.Elif(start):
             m.d.sync += [taken.eq(1), empty.eq(0)]
-            m.d.comb += [seq.go.eq(1), regs.set_token.eq(1), regs.token.eq(read.data)]
+            m.d.comb += [seq.go.eq(1), regs.set_token.eq(1), regs.token.eq(given[0]), regs.token1.eq(given[1])]
             m.d.comb += [regs.clear.eq(clear), regs.advance.eq(~clear)]
 
+        # Whether the run ends stands in a register by the token's last cycle (``Timing.token``).
         end = seq.token_end
         stop = Signal()
         reason = Signal(REASON_BITS)
-        # Whether the run ends stands in a register by the token's last cycle (``Timing.token``).
-        sampled = Signal()
-        is_stop = Signal()
-        at_limit = Signal()
-        m.d.sync += [
-            sampled.eq(taken == params.prompt_len),
-            is_stop.eq((best == params.stop0) | (best == params.stop1)),
-            at_limit.eq(made + 1 >= params.limit),
-        ]
+        sampled, is_stop, ended, best = Signal(2), Signal(2), Signal(2), []
+        told, over = Signal(2), Signal(2)
+        for i, prompt_len in enumerate((params.prompt_len, params.prompt_len1)):
+            token = Signal(cfg.token_bits, name=f"best{i}")
+            made = Signal(cfg.position_bits, name=f"made{i}")  # tokens sampled so far
+            at_limit = Signal(name=f"at_limit{i}")
+            with m.If(self.next_token_valid & (self.next_sequence == i)):
+                m.d.sync += token.eq(self.next_token)
+            m.d.sync += [
+                sampled[i].eq((taken >= prompt_len) & (two if i else 1)),
+                is_stop[i].eq((token == params.stop0) | (token == params.stop1)),
+                at_limit.eq(made + 1 >= params.limit),
+            ]
+            m.d.comb += [
+                told[i].eq(sampled[i] & ~ended[i]),
+                over[i].eq(ended[i] | (sampled[i] & (is_stop[i] | at_limit))),
+            ]
+            with m.If(begin):
+                m.d.sync += [made.eq(0), ended[i].eq(i & ~two)]
+            with m.Elif(end):
+                m.d.sync += [made.eq(made + sampled[i]), ended[i].eq(over[i])]
+            best.append(token)
         # A memory error is kept until a run has ended with it, which may be the next one where it came so late.
         spoilt = Signal()
         lost = Signal()
         m.d.sync += [
-            stop.eq((sampled & (is_stop | at_limit)) | last_position | aborting | spoilt),
+            stop.eq(over.all() | last_position | aborting | spoilt),
             lost.eq(spoilt),
         ]
         with m.If(self.memory_error):
@@ -161,29 +181,42 @@ class Icu(wiring.Component):
             m.d.sync += spoilt.eq(0)
         with m.If(spoilt):
             m.d.sync += reason.eq(Reason.MEMORY)
-        with m.Elif(sampled & is_stop):
+        with m.Elif(over.all() & (told & is_stop).any()):
             m.d.sync += reason.eq(Reason.STOP_TOKEN)
-        with m.Elif(sampled & at_limit):
+        with m.Elif(over.all()):
             m.d.sync += reason.eq(Reason.LIMIT)
         with m.Elif(last_position):
             m.d.sync += reason.eq(Reason.CONTEXT)
         with m.Else():
             m.d.sync += reason.eq(Reason.ABORT)
+
+        # The second sequence's record follows the first one's, and the run's end the last record.
+        following = Signal()
+        closing = Signal()
+        second = Signal(data.StructLayout({"sampled": 1, "cycles": 32}), reset_less=True)
+        m.d.sync += [
+            following.eq(end & ~lost & two),
+            closing.eq(end & stop & two),
+            second.sampled.eq(told[1]),
+            second.cycles.eq(seq.cycles),
+        ]
         m.d.comb += [
-            seq.sampled.eq(sampled),
+            seq.sampled.eq(sampled.any()),
             seq.more.eq(~stop),
-            control.record.eq(end & ~lost),
-            control.sampled.eq(sampled),
-            control.token.eq(best),
-            control.cycles.eq(seq.cycles),
-            control.done.eq((end & stop) | refused),
+            control.record.eq((end & ~lost) | following),
+            control.sampled.eq(Mux(following, second.sampled, told[0])),
+            control.token.eq(Mux(following, best[1], best[0])),
+            control.cycles.eq(Mux(following, second.cycles, seq.cycles)),
+            control.done.eq((end & stop & ~two) | closing | refused),
             control.reason.eq(Mux(refused, Reason.CONTEXT, reason)),
         ]
-        with m.If(end):
-            m.d.sync += made.eq(made + sampled)
-            with m.If(stop):
-                m.d.sync += control.busy.eq(0)
-            with m.Else():
-                m.d.comb += [regs.advance.eq(1), regs.set_token.eq(1), regs.token.eq(Mux(sampled, best, read.data))]
-                with m.If(~sampled):
-                    m.d.sync += taken.eq(taken + 1)
+        with m.If(control.done):
+            m.d.sync += control.busy.eq(0)
+        with m.If(end & ~stop):
+            m.d.comb += [
+                regs.advance.eq(1),
+                regs.set_token.eq(1),
+                regs.token.eq(Mux(sampled[0], best[0], given[0])),
+                regs.token1.eq(Mux(sampled[1], best[1], given[1])),
+            ]
+            m.d.sync += taken.eq(taken + ~(sampled.all() | (sampled[0] & ~two)))

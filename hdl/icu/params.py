@@ -27,10 +27,11 @@ def param_bits(cfg: Config) -> dict[Param, int]:
         Param.TOKEN_WORDS: weight, Param.EMBED_WIDTH: 1,
         Param.KEY_WORDS: weight, Param.ROPE_ROWS: coef,
         Param.WINDOW: position, Param.CONTEXT: position, Param.VOCAB: cfg.token_bits + 1, Param.EPS: 64,
-        Param.FLOOR: position,
+        Param.FLOOR: position, Param.SEQUENCES: 2,
         Param.PROMPT_LEN: position, Param.LIMIT: position,
         Param.SEED: 32, Param.TOPK: address_bits(cfg.topk_max + 1), Param.NOISE: 2,
         Param.STOP0: 32, Param.STOP1: 32, Param.CLEAR: 1,
+        Param.PROMPT_LEN1: position, Param.SEED1: 32,
     }  # fmt: skip
 
 

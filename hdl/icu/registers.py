@@ -19,8 +19,8 @@ def _log2(n: int) -> int:
 class BaseRegisters(wiring.Component):
     """Run state and bases of the weight (w, dst), scale (s), coefficient (c) and KV scale (srow) addresses.
 
-    Inputs: ``clear``: pulse, position 0; ``advance``: pulse, next position; ``token`` / ``set_token``: id
-    of the token about to be worked on; ``next_layer`` / ``first_layer``: pulses; ``expert_valid``: pulse,
+    Inputs: ``clear``: pulse, position 0; ``advance``: pulse, next position; ``token``, ``token1`` / ``set_token``: ids
+    of the tokens about to be worked on; ``next_layer`` / ``first_layer``: pulses; ``expert_valid``: pulse,
     ``expert_index`` gets ``expert_id``; parameters by name. Every base and count is a register: a queue adds it
     to a field in the cycle in which it issues.
     """
@@ -40,6 +40,7 @@ class BaseRegisters(wiring.Component):
             "advance": In(1),
             "set_token": In(1),
             "token": In(cfg.token_bits),
+            "token1": In(cfg.token_bits),
             "next_layer": In(1),
             "first_layer": In(1),
             "expert_valid": In(1),
@@ -115,21 +116,23 @@ class BaseRegisters(wiring.Component):
         base("s", Base.LAYER, layer["s"])
         base("c", Base.LAYER, layer["c"])
 
-        # Token: place of its embedding row. Ready three cycles after set_token: half products, sum.
-        with m.If(self.set_token):
-            m.d.sync += state.token.eq(self.token)
+        # Tokens: places of their embedding rows. Ready three cycles after set_token: half products, sum.
         sets = {w: _log2(cfg.outputs(w.bits)) for w in Width}
         wide = self.embed_width == Width.INT8.value
-        embed_set = Mux(wide, state.token >> sets[Width.INT8], state.token >> sets[Width.INT4])
-        middle = len(embed_set) // 2
-        low, high, token_w = Signal(wb), Signal(wb), Signal(wb)
-        m.d.sync += [
-            low.eq(embed_set[:middle] * self.token_words),
-            high.eq(embed_set[middle:] * self.token_words),
-            token_w.eq(low + (high << middle)),
-        ]
-        base("w", Base.TOKEN, token_w)
-        base("s", Base.TOKEN, state.token >> _log2(cfg.vlanes))
+        tokens = ((state.token, self.token, Base.TOKEN), (state.token1, self.token1, Base.TOKEN1))
+        for i, (token, following, which) in enumerate(tokens):
+            with m.If(self.set_token):
+                m.d.sync += token.eq(following)
+            embed_set = Mux(wide, token >> sets[Width.INT8], token >> sets[Width.INT4])
+            middle = len(embed_set) // 2
+            low, high, token_w = (Signal(wb, name=f"token{i}_{part}") for part in ("low", "high", "w"))
+            m.d.sync += [
+                low.eq(embed_set[:middle] * self.token_words),
+                high.eq(embed_set[middle:] * self.token_words),
+                token_w.eq(low + (high << middle)),
+            ]
+            base("w", which, token_w)
+            base("s", which, token >> _log2(cfg.vlanes))
         base("c", Base.ROPE, rope)
 
         # KV cache.

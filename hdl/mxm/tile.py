@@ -279,13 +279,15 @@ class Mxm(wiring.Component):
             drain.half.eq(Mux(self.acc.width == Width.INT8.value, self.acc.slot << 1, self.acc.slot)),
         ]
 
-        # The token's row of the embedding: result row token // V, superlane token % V. The word's width is
-        # that of the micro-op; the tile's columns see it some cycles and a hop for each superlane later, so
-        # the width is kept from the last GATHER.
-        row = self.state.token[lane_bits:]
+        # The token's row of the embedding: result row token // V, superlane token % V. The word's width and whose token
+        # it is are the micro-op's; the tile's columns see it some cycles and a hop for each superlane later, so
+        # both are kept from the last GATHER.
         gather_int8 = Signal()
+        second = Signal()
         with m.If(self.abc.valid & (self.abc.op == AbcOp.GATHER.value)):
-            m.d.sync += gather_int8.eq(self.abc.width == Width.INT8.value)
+            m.d.sync += [gather_int8.eq(self.abc.width == Width.INT8.value), second.eq(self.abc.sequence)]
+        token = Mux(second, self.state.token1, self.state.token)
+        row = token[lane_bits:]
         half = Signal(half_bits(cfg))
         m.d.sync += half.eq(Mux(gather_int8, row[:column_bits] << 1, row[: column_bits + 1]))
 
@@ -321,7 +323,7 @@ class Mxm(wiring.Component):
                 lane.drain.eq(previous.drain_out if previous else drain),
                 lane.half.eq(half),
             ]
-            m.d.sync += lane.mine.eq(self.state.token[:lane_bits] == s)
+            m.d.sync += lane.mine.eq(token[:lane_bits] == s)
             if previous:
                 m.d.comb += lane.word.eq(previous.word_out)
 

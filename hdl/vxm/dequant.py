@@ -85,7 +85,8 @@ class Dequantiser(wiring.Component):
         own_shift = delayed(m, uop.shift, 1, name="own_shift")[-1]
         bcast = delayed(m, uop.bcast, 1, name="bcast")[-1]
         shared = Signal(SCALE_BITS, reset_less=True)
-        m.d.sync += shared.eq(Array(self.scl)[self.state.token[:lane_bits]])
+        token = Mux(uop.sequence, self.state.token1, self.state.token)
+        m.d.sync += shared.eq(Array(self.scl)[token[:lane_bits]])
         # t + 1: the sum of both shifts; t + 2: clamped to what a 63-bit product can use.
         total = Signal(signed(9), reset_less=True)
         shift = Signal(6, reset_less=True)

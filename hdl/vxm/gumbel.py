@@ -57,7 +57,7 @@ class GumbelNoise(wiring.Component):
         m = Module()
         cfg = self.cfg
         v = cfg.vlanes
-        assert get_timing(cfg).top_noise >= _DEPTH + 3
+        assert get_timing(cfg).top_noise >= _DEPTH + 4  # a new seed is one cycle behind the last advance
 
         # What the pipeline was filled for. The constants behind it settle before the first row enters.
         seed, position, single = Signal(32), Signal(cfg.position_bits), Signal()

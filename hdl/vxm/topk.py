@@ -122,7 +122,8 @@ class TopK(wiring.Component):
     EMIT at t: ``expert_valid`` with ``expert_index``, ``expert_id`` in cycle t + 2; ``t`` (row T) and
     ``count`` (experts of this EMIT) from ``timing.top_row`` on. A sampling EMIT (expert = 0) takes candidates
     while its step is below the host's ``topk``, in ``noise`` mode 1 with the Gumbel noise of the step; ``token_valid``
-    with ``token`` ``timing.top_sample`` after the last step. All of them come from registers.
+    with ``token`` and its ``sequence`` ``timing.top_sample`` after the last step. All of them come from registers.
+    Whoever takes noise first in a token gets that of ``seed``, the next one that of ``seed1``, and so on in turn.
 
     Rows with noise = 1 reach the lists two cycles later than others, whatever the mode: an INSERT with noise = 0
     comes at least three cycles behind the last row of one with noise = 1.
@@ -136,6 +137,7 @@ class TopK(wiring.Component):
             "state": In(run_state_layout(cfg)),
             "y": In(row),
             "seed": In(32),
+            "seed1": In(32),
             "noise": In(2),
             "topk": In(range(cfg.topk_max + 1)),
             "t": Out(row),
@@ -145,6 +147,7 @@ class TopK(wiring.Component):
             "expert_id": Out(range(cfg.experts_max)),
             "token_valid": Out(1),
             "token": Out(cfg.token_bits),
+            "sequence": Out(1),
         })  # fmt: skip
 
     def elaborate(self, platform: Any) -> Module:
@@ -163,8 +166,16 @@ class TopK(wiring.Component):
         m.submodules.gumbel = gumbel = GumbelNoise(cfg)
         lists = [SortedList(cfg) for _ in range(v)]
         sampled, sampled_last = self._emit(m, lists, Mux(by_rank, gumbel.noise[0], 0))
+        # The second one's noise: until the next one has taken its own, or the token ends.
+        second, taken = Signal(), Signal()
+        position = Signal.like(self.state.position)
+        m.d.comb += taken.eq(gumbel.advance & gumbel.last)
+        m.d.sync += [
+            position.eq(self.state.position),
+            second.eq((second ^ taken) & (position == self.state.position)),
+        ]
         m.d.comb += [
-            gumbel.seed.eq(self.seed),
+            gumbel.seed.eq(Mux(second, self.seed1, self.seed)),
             gumbel.position.eq(self.state.position),
             gumbel.single.eq(self.noise == 1),
             gumbel.advance.eq((inserting & uop.noise & by_id) | (sampled & by_rank)),
@@ -288,8 +299,12 @@ class TopK(wiring.Component):
         # t + 5: the best so far goes into its register, before the next candidate's comparison.
         with m.If(take):
             m.d.sync += [z.eq(next_z), token.eq(next_token)]
+        whose = Signal()
+        with m.If(emitting):
+            m.d.sync += whose.eq(uop.sequence)
         m.d.comb += [
             self.token_valid.eq(delayed(m, ends, get_timing(cfg).top_sample - 2, reset=True, name="done")[-1]),
             self.token.eq(token),
+            self.sequence.eq(delayed(m, whose, get_timing(cfg).top_sample - 1, name="whose")[-1]),
         ]
         return sampled, last

@@ -48,6 +48,7 @@ class Vxm(wiring.Component):
             "sumsq": In(unsigned(SUMSQ_BITS + 1)),
             "eps": In(unsigned(64)),
             "seed": In(32),
+            "seed1": In(32),
             "topk": In(range(cfg.topk_max + 1)),
             "noise": In(2),
             "load": In(LoadBus(cfg)),
@@ -56,6 +57,7 @@ class Vxm(wiring.Component):
             "expert_id": Out(range(cfg.experts_max)),
             "token_valid": Out(1),
             "token": Out(cfg.token_bits),
+            "sequence": Out(1),
         })  # fmt: skip
 
     def elaborate(self, platform: Any) -> Module:
@@ -93,6 +95,7 @@ class Vxm(wiring.Component):
             top.state.eq(self.state),
             top.y.eq(dequant.y),
             top.seed.eq(self.seed),
+            top.seed1.eq(self.seed1),
             top.noise.eq(self.noise),
             top.topk.eq(self.topk),
             self.expert_valid.eq(top.expert_valid),
@@ -100,5 +103,6 @@ class Vxm(wiring.Component):
             self.expert_id.eq(top.expert_id),
             self.token_valid.eq(top.token_valid),
             self.token.eq(top.token),
+            self.sequence.eq(top.sequence),
         ]
         return m

@@ -17,12 +17,13 @@ from hdl.uop import run_state_layout, uop_layout
 from .harness import Harness, Opened
 from .platforms import ReadOnly
 
-PROMPT = f"bank{len(Queue)}"
-"""The prompt's bank: elaborated behind those of the queues."""
+PROMPTS = tuple(f"bank{len(Queue) + i}" for i in range(2))
+"""The prompts' banks: elaborated behind those of the queues."""
 DATA = (
     # The token id, sampled or read from the prompt; half products and place of its row of the embedding.
-    "best", f"prompt.array.{PROMPT}_array", f"prompt.array.{PROMPT}_out",
-    "registers.$signal#2", "registers.$signal#3", "registers.token_w",
+    *(f"best{i}" for i in range(2)),
+    *(f"prompt{i}.array.{bank}_{part}" for i, bank in enumerate(PROMPTS) for part in ("array", "out")),
+    *(f"registers.token{i}_{part}" for i in range(2) for part in ("low", "high", "w")),
     # The places of the chosen experts.
     *(f"registers.expert_{part}_{space}" for part in ("low", "high") for space in "ws"),
     *(f"registers.expert{i}_{space}" for i in range(3) for space in "ws"),
@@ -57,7 +58,7 @@ class Pair(Harness):
 
         def contents(copy: int) -> Callable[[str, Value, int], Value]:
             def read(name: str, addr: Value, width: int) -> Value:
-                if name == PROMPT:
+                if name in PROMPTS:
                     return AnySeq(width)  # the prompt is data
                 if name not in same:
                     same[name] = self.free(f"{name}_read", width)
@@ -74,7 +75,8 @@ class Pair(Harness):
         m.submodules.a, m.submodules.b = opened
         load = LoadBus(cfg).create()
         self.drive_free(*(getattr(load, name) for name in load.signature.members), prefix="load_")
-        control = {name: self.free(name) for name in ("start", "abort", "expert_valid", "next_token_valid")}
+        times = ("start", "abort", "expert_valid", "next_token_valid", "next_sequence")
+        control = {name: self.free(name) for name in times}
         index = self.free("expert_index", 2)
         for i, unit in enumerate(units):
             m.d.comb += [getattr(unit.load, name).eq(getattr(load, name)) for name in load.signature.members]
@@ -84,14 +86,16 @@ class Pair(Harness):
                 unit.expert_valid.eq(control["expert_valid"]),
                 unit.expert_index.eq(index),
                 unit.next_token_valid.eq(control["next_token_valid"]),
+                unit.next_sequence.eq(control["next_sequence"]),
             ]
             self.drive_free(unit.expert_id, unit.next_token, prefix=f"copy{i}_")
         a, b = opened
         # Whether the sampled token is a stop id is the one thing that a token's value may decide.
-        stops = [
-            (Value.cast(o["best"]) == o["params.stop0"]) | (Value.cast(o["best"]) == o["params.stop1"]) for o in opened
-        ]
-        self.assume(stops[0] == stops[1])
+        for best in ("best0", "best1"):
+            stops = [
+                (Value.cast(o[best]) == o["params.stop0"]) | (Value.cast(o[best]) == o["params.stop1"]) for o in opened
+            ]
+            self.assume(stops[0] == stops[1])
         for path, register in a.registers.items():
             other = b[path]
             if not may_differ(cfg, path):
@@ -99,7 +103,7 @@ class Pair(Harness):
         missing = [path for path in DATA if path not in a.registers and "expert" not in path]
         assert not missing, f"no such registers: {missing}"
         for name, (one, two) in reads.items():
-            assert name != PROMPT
+            assert name not in PROMPTS
             self.holds(one == two)
         for q in Queue:
             one, two = (getattr(unit, f"uop_{q.name.lower()}") for unit in units)

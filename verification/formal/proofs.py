@@ -94,7 +94,8 @@ PROOFS = [
         "traces (all of every micro-op but based addresses), token cycles, positions and records, for any program",
         "equal loads, run control and times of answers; a sampled token is a stop id in both or in neither",
         (Mutant("hdl.icu.registers", "self.floor, state.keys))", "self.floor, state.keys + state.token[0]))"),
-         Mutant("hdl.icu.icu", "at_limit.eq(made + 1 >= params.limit)", "at_limit.eq(made + best[0] >= params.limit)")),
+         Mutant("hdl.icu.icu", "at_limit.eq(made + 1 >= params.limit)",
+                "at_limit.eq(made + token[0] >= params.limit)")),
         cover=30,
     ),
     Proof(

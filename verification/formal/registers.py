@@ -35,8 +35,8 @@ class Bases(Harness):
             port = getattr(unit, name)
             m.d.comb += port.eq(self.fixed(name, len(port)))
         self.drive_free(
-            unit.clear, unit.advance, unit.set_token, unit.token, unit.next_layer, unit.first_layer, unit.expert_valid,
-            unit.expert_index, unit.expert_id,
+            unit.clear, unit.advance, unit.set_token, unit.token, unit.token1, unit.next_layer, unit.first_layer,
+            unit.expert_valid, unit.expert_index, unit.expert_id,
         )  # fmt: skip
         state, window = unit.state, unit.window
         begun = Signal()
@@ -94,9 +94,10 @@ class Bases(Harness):
                 self.holds(~given | (port == place[: len(port)]))
         age = Signal(2)
         m.d.sync += age.eq(Mux(age == 3, age, age + 1))
-        token = self.was(state.token, 2, "token")
         width = Mux(unit.embed_width == Width.INT8.value, log2(cfg.outputs(8)), log2(cfg.outputs(4)))
-        port = getattr(unit, f"base_w_{Base.TOKEN.value}")
-        self.holds((age < 2) | (port == ((token >> width) * unit.token_words)[: len(port)]))
+        for name, base in (("token", Base.TOKEN), ("token1", Base.TOKEN1)):
+            token = self.was(state[name], 2, name)
+            port = getattr(unit, f"base_w_{base.value}")
+            self.holds((age < 2) | (port == ((token >> width) * unit.token_words)[: len(port)]))
         self.reached(begun & (state.slot == 0) & (state.position == 3))
         self.reached(begun & (key_set == 3))

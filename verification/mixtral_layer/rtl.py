@@ -78,5 +78,6 @@ class LayerRtl:
     def _residual(self, simulator: VerilatorModel) -> NDArray[np.int64]:
         """[d], as the vector memory holds it."""
         layout = self.compiled.layout
-        rows = simulator.memories[f"{VECTOR}.{ARRAY}"][layout.x : layout.x + layout.d_rows]
+        x = layout.sequences[0].x
+        rows = simulator.memories[f"{VECTOR}.{ARRAY}"][x : x + layout.d_rows]
         return rows.reshape(-1).view("<i4")[: self.model.shape.d].astype(np.int64)
