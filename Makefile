@@ -29,7 +29,8 @@ TEST_OPTIONS = $(call options,BENCH SIM CONFIG SEED PROGRAM) $(call switches,WAV
 PARALLEL = $(if $(BENCH),-s,$(if $(filter-out 1,$(JOBS)),-n $(JOBS) --maxschedchunk=1))
 # A dollar sign in a prompt is text, not a variable of make's.
 override PROMPT := $(value PROMPT)
-export RAW BENCH SIM SEED PROGRAM MINUTES PART SEEDS PROMPT TOKENS TEMPERATURE TOPK CONFIG MODEL WEIGHTS BOARD
+override SECOND := $(value SECOND)
+export RAW BENCH SIM SEED PROGRAM MINUTES PART SEEDS PROMPT SECOND TOKENS TEMPERATURE TOPK CONFIG MODEL WEIGHTS BOARD
 
 .PHONY: help setup sim bitstream test regress bench mixtral-layer lint clean icarus
 
@@ -38,8 +39,8 @@ help: ## list the targets
 
 setup: $(STAMP) ## make .venv with the pinned packages (the other targets do it by themselves)
 
-sim: $(STAMP) ## write text on the LPU's RTL: PROMPT="..." TOKENS=64 TEMPERATURE=0.8 TOPK=4 SEED=1 CONFIG= MODEL= WEIGHTS=int4 WAVES=1 RAW=1
-	@$(BIN)/lpu sim $(call options,PROMPT TOKENS TEMPERATURE TOPK SEED CONFIG MODEL WEIGHTS) $(call switches,WAVES RAW)
+sim: $(STAMP) ## write text on the LPU's RTL: PROMPT="..." SECOND="..." TOKENS=64 TEMPERATURE=0.8 TOPK=4 SEED=1 CONFIG= MODEL= WEIGHTS=int4 WAVES=1 RAW=1
+	@$(BIN)/lpu sim $(call options,PROMPT SECOND TOKENS TEMPERATURE TOPK SEED CONFIG MODEL WEIGHTS) $(call switches,WAVES RAW)
 
 bitstream: $(STAMP) ## build the bitstream of a board: BOARD=ulx3s-85f MODEL= SEED= SEEDS=8
 	@$(BIN)/lpu bitstream $(call options,BOARD MODEL SEED SEEDS)

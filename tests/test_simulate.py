@@ -61,6 +61,25 @@ def test_sampling_is_replayable(model: Path, tmp_path: Path, topk: int) -> None:
     assert ids[0] == ids[1] != ids[2]
 
 
+def test_two_texts_are_each_written_as_if_alone(model: Path, tmp_path: Path) -> None:
+    options = ("--tokens", 5, "--temperature", 1.2, "--context", 16)
+    out = tmp_path / "both.json"
+    result = simulated(model, out, "--prompt", "5,6,7", "--second", "9", "--seed", 4, *options)
+    assert result.exit_code == 0, result.output
+    both = json.loads(out.read_text())
+    assert both["matches_reference"] is True and both["sequences"] == 2
+    assert both["cycles_per_token"] == both["predicted_cycles_per_token"]
+    assert len(both["cycles_per_token"]) == 3 + 5 - 1
+    alone = []
+    for prompt, seed in (("5,6,7", 4), ("9", 5)):
+        assert simulated(model, out, "--prompt", prompt, "--seed", seed, *options).exit_code == 0
+        alone.append(json.loads(out.read_text()))
+    assert [both["ids"], both["second"]["ids"]] == [one["ids"] for one in alone]
+    assert both["second"]["prompt_tokens"] == 1 and both["second"]["tokens"] == 5
+    most = max(one["cycles_per_token"][-1] for one in alone)
+    assert most < both["cycles_per_token"][-1] < 2 * most
+
+
 def test_full_context_is_reported_and_ends_the_run(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     result = simulated(model, out, "--prompt", "9", "--tokens", 100, "--weights", "int8")

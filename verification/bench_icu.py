@@ -12,7 +12,7 @@ from typing import Any
 
 import cocotb
 import numpy as np
-from amaranth.hdl import Cat, Module, Mux, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -86,8 +86,13 @@ class IcuProbe(wiring.Component):
             icu.memory_error.eq(self.memory_error),
             self.busy.eq(control.busy),
             self.fault.eq(icu.fault),
-            self.state.eq(Value.cast(icu.state)),
         ]
+        # What is there of a second token without a second sequence is what a prompt's memory holds.
+        state = Signal(run_state_layout(self.cfg))
+        two = Signal()
+        with m.If(self.load.valid & (self.load.space == Space.PARAM) & (self.load.addr == Param.SEQUENCES)):
+            m.d.sync += two.eq(self.load.data == 2)
+        m.d.comb += [state.eq(icu.state), state.token1.eq(Mux(two, icu.state.token1, 0)), self.state.eq(state)]
         sampled = control.record & control.sampled
         cycles, token = Mux(control.record, control.cycles, 0), Mux(sampled, control.token, 0)
         end = Cat(
@@ -333,8 +338,8 @@ class IcuSession:
             promised = token_cycles(cfg, self.phases, p[Param.LAYERS], p[Param.WINDOW], p[Param.FLOOR],
                                     self.position, any(sampled))  # fmt: skip
             assert cycles == promised, f"machine: {cycles} cycles, scheduler: {promised}"
-            state = {"token": tokens[0], "token1": tokens[1], "position": self.position, "slot": before.slot,
-                     "keys": before.keys}  # fmt: skip
+            state = {"token": tokens[0], "token1": tokens[1] if each == 2 else 0, "position": self.position,
+                     "slot": before.slot, "keys": before.keys}  # fmt: skip
             for cycle in (start, int(rng.integers(start, end + 1)), end):
                 s.expect(cycle, "state", pack(run_state_layout(cfg), state), f"token {index}")
             best = self._candidates(start, end, [

@@ -45,11 +45,12 @@ def needs_table(needs: Iterable[Need]) -> Table:
 def cycles_table(image: Image, positions: Iterable[int]) -> Table:
     """Exact cycles of a token by position, and the rate at the configuration's stated clock."""
     rate = f">tokens/s at {image.cfg.clock_hz / 1e6:g} MHz"
-    made = table("Cycles per token (exact)", "position", ">generated", rate, ">prompt token")
+    of = f", {image.sequences} sequences together" if image.sequences > 1 else ""
+    made = table(f"Cycles per token (exact){of}", "position", ">generated", rate, ">prompt token")
     for p in positions:
         cycles = image.cycles(p)
         prompt = image.cycles(p, sampled=False)
-        made.add_row(str(p), f"{cycles:,}", f"{image.cfg.clock_hz / cycles:,.0f}", f"{prompt:,}")
+        made.add_row(str(p), f"{cycles:,}", f"{image.sequences * image.cfg.clock_hz / cycles:,.0f}", f"{prompt:,}")
     return made
 
 
