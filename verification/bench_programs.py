@@ -215,8 +215,11 @@ async def _ends(session: Session, broken: RandomProgram, why: str) -> None:
 
 
 def _too_early(whole: RandomProgram) -> list[Part]:
-    """The program of a queue that is used in the first phase, its first instruction at a time when none is fetched."""
-    used = whole.program.phases[0].queues
+    """The program of a queue that is used in the first phase, its first instruction at a time when none is fetched.
+
+    One that is used in the second, too, where there is any: else the instruction may issue there, and nobody tells."""
+    first, second = whole.program.phases[:2]
+    used = first.queues & second.queues or first.queues
     space, sub, address, data = next(p for p in whole.parts if p[0] == Space.PROGRAM and used >> p[1] & 1)
     # The time is the lowest field.
     time = (1 << whole.cfg.time_bits) - 1
