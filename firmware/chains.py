@@ -17,7 +17,7 @@ from hdl.config import BLOCK, SCALARS, Config
 from hdl.isa import AbcOp, Base, Init, Queue, SfuOp, Source, SxmMode, VxOp
 from sim.qmodel import QModel
 
-from .layout import HEADS_IN_WORK, Layout, Matrix, Places
+from .layout import Layout, Matrix, Places
 from .schedule import Scheduler, Slot, Times
 
 R_NORM = 1
@@ -61,7 +61,9 @@ class Chains:
         self._squares_read = self.sched.start - 1
         """When SUMSQ is read."""
         self.x_behind = self.sched.fetch_gap(Queue.ABC)
-        self._tail_accs = 0
+        self._tail_accs = min(layout.down.sets, self.cfg.accs)
+        """The last accumulator sets: of the product whose rows may be on their way behind a jump. Known from the first
+        jump target on, as the loop's first phase is scheduled before that product is."""
         self.jump_target()
 
     @property
@@ -152,7 +154,6 @@ class Chains:
         """
         t, accs = self.t, self.cfg.accs
         if last:
-            self._tail_accs = min(m.sets, accs)
             self._next_acc = accs - self._tail_accs
         first = self._place_for(m.sets)
         assert first is not None, note
@@ -246,9 +247,4 @@ class Chains:
         t = self.t
         steps = {base: j * t.top_step + t.top_emit for j, base in enumerate(bases)}
         return [self._base_read[base] + 1 - step for base, step in steps.items() if base in self._base_read]
-
-
-def heads_in_work(layout: Layout) -> int:
-    """Heads whose scores or probabilities are kept at once."""
-    return min(HEADS_IN_WORK, layout.model.shape.heads * len(layout.sequences))
 
