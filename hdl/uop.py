@@ -48,7 +48,8 @@ def run_state_layout(cfg: Config) -> data.StructLayout:
     """What only run time knows, as the ICU holds it for the token in work.
 
     ``token``: id; ``token1``: the second sequence's; ``position``; ``slot``: place of this token's key in the cache
-    (position modulo window); ``keys``: n, keys in the cache with this one.
+    (position modulo window); ``keys``: n, keys in the cache with this one; ``turn``: changes with every token, when
+    nothing else may.
     """
     return data.StructLayout({
         "token": cfg.token_bits,
@@ -56,4 +57,5 @@ def run_state_layout(cfg: Config) -> data.StructLayout:
         "position": cfg.position_bits,
         "slot": cfg.position_bits,
         "keys": cfg.position_bits,
+        "turn": 1,
     })  # fmt: skip

@@ -6,6 +6,7 @@ gaps. The token loop is computed here from the documents (``hdl/image.py``: ``Ru
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -230,6 +231,7 @@ class IcuSession:
         """First cycle of the script that is not planned yet."""
         self.machine = _IssueMachine(cfg, rng)
         self.position = -1
+        self.turn = 0
         self.spoilt = False
         """A memory error came too late for its token: it ends the next one, of whichever run."""
         self._programs = 0
@@ -333,13 +335,14 @@ class IcuSession:
             index += 1
             sampled = [taken >= len(prompts[i]) and i < each for i in range(2)]
             self.machine.position = self.position
+            self.turn ^= 1
             before = self.machine.issue(start, tokens, any(sampled), before)
             cycles, end = before.cycles, start + before.cycles - 1
             promised = token_cycles(cfg, self.phases, p[Param.LAYERS], p[Param.WINDOW], p[Param.FLOOR],
                                     self.position, any(sampled))  # fmt: skip
             assert cycles == promised, f"machine: {cycles} cycles, scheduler: {promised}"
             state = {"token": tokens[0], "token1": tokens[1] if each == 2 else 0, "position": self.position,
-                     "slot": before.slot, "keys": before.keys}  # fmt: skip
+                     "slot": before.slot, "keys": before.keys, "turn": self.turn}  # fmt: skip
             for cycle in (start, int(rng.integers(start, end + 1)), end):
                 s.expect(cycle, "state", pack(run_state_layout(cfg), state), f"token {index}")
             best = self._candidates(start, end, [
@@ -567,10 +570,20 @@ def late(cfg: Config, rng: np.random.Generator, queue: Queue, fault: bool) -> Sc
     return _misses(cfg, rng, _two(cfg, queue, {}, 30, at + 30 + 1 - fault), fault)
 
 
+def outlasted(cfg: Config, rng: np.random.Generator, queue: Queue, fault: bool) -> Script:
+    """Likewise; a phase without this queue, in which that time comes again, ends the token."""
+    at = get_timing(cfg).fetch_gap(get_isa(cfg).formats[queue])
+    program = _two(cfg, queue, {}, 30, at + 30 + 1 - fault)
+    phase = program.phases[0]
+    own = dataclasses.replace(phase, loop_end=0, prompt_final=0, final=0)
+    other = dataclasses.replace(phase, dur=at + 40, queues=0, loop_begin=0)
+    return _misses(cfg, rng, dataclasses.replace(program, phases=(own, other)), fault)
+
+
 SCENARIOS: tuple[Callable[[Config, np.random.Generator], Script], ...] = (
     programs, run_control, memory_errors, two_sequences,
 )  # fmt: skip
-MISSES: tuple[Callable[[Config, np.random.Generator, Queue, bool], Script], ...] = (early, overlap, late)
+MISSES: tuple[Callable[[Config, np.random.Generator, Queue, bool], Script], ...] = (early, overlap, late, outlasted)
 
 
 async def _play(dut: Any, scenario: Callable[..., Script], stream: int, *args: Any) -> None:

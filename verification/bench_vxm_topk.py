@@ -32,10 +32,10 @@ async def router_and_sampling(dut: Any) -> None:
     whose: dict[int, int] = {}
     rows: list[list[tuple[int, int]]] = [[] for _ in range(v)]
     counts: list[tuple[int, int]] = []
-    position, seeds = 5, [0x12345678, 0x9ABCDEF0]
+    position, turn, seeds = 5, 0, [0x12345678, 0x9ABCDEF0]
     second = 0
-    """Whose seed the next noise has: the sequences in turn, from the first one on at each position."""
-    plan.hold(0, state=pack(layout, {"position": position}), seed=seeds[0], seed1=seeds[1], topk=1, noise=0)
+    """Whose seed the next noise has: the sequences in turn, from the first one on in each token."""
+    plan.hold(0, state=pack(layout, {"position": position, "turn": turn}), seed=seeds[0], seed1=seeds[1], topk=1, noise=0)
     mode = 0
     clear_from = timing.top_noise  # first cycle in which a micro-op that takes noise may stand
 
@@ -87,10 +87,12 @@ async def router_and_sampling(dut: Any) -> None:
         mode = 2 if whole else 1 if deep else mode
         topk = cfg.topk_max if deep else int(rng.integers(1, cfg.topk_max + 1)) if mode == 1 else 1
         if rng.random() < 0.6:
-            before_it, position = position, int(rng.integers(cfg.context_max))
-            seeds = [int(s) for s in rng.integers(1 << 32, size=2)]
-            second *= position == before_it
-            plan.hold(t, state=pack(layout, {"position": position}), seed=seeds[0], seed1=seeds[1])
+            # Another token: of the next run at the same position, now and then.
+            if rng.random() < 0.7:
+                position = int(rng.integers(cfg.context_max))
+                seeds = [int(s) for s in rng.integers(1 << 32, size=2)]
+            second, turn = 0, turn ^ 1
+            plan.hold(t, state=pack(layout, {"position": position, "turn": turn}), seed=seeds[0], seed1=seeds[1])
             clear_from = max(clear_from, t + timing.top_noise)
         plan.hold(t, topk=topk, noise=mode)
         if mode != before:

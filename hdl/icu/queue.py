@@ -104,7 +104,7 @@ class InstructionQueue(wiring.Component):
         m.d.sync += taken.eq(due & (armed | self.enter) & ~(taken | self.restart | self.jump))
         with m.If(taken & fields["end"]):
             m.d.sync += armed.eq(0)
-        with m.If(armed & ~(taken & fields["end"]) & (self.enter | self.restart | self.jump)):
+        with m.If(armed & ~(taken & fields["end"]) & self.begin):
             m.d.sync += self.fault.eq(1)  # the phase ended before all its instructions issued
         with m.If(self.enter):
             m.d.sync += armed.eq(1)

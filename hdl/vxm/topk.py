@@ -168,11 +168,11 @@ class TopK(wiring.Component):
         sampled, sampled_last = self._emit(m, lists, Mux(by_rank, gumbel.noise[0], 0))
         # The second one's noise: until the next one has taken its own, or the token ends.
         second, taken = Signal(), Signal()
-        position = Signal.like(self.state.position)
+        turn = Signal()
         m.d.comb += taken.eq(gumbel.advance & gumbel.last)
         m.d.sync += [
-            position.eq(self.state.position),
-            second.eq((second ^ taken) & (position == self.state.position)),
+            turn.eq(self.state.turn),
+            second.eq((second ^ taken) & (turn == self.state.turn)),
         ]
         m.d.comb += [
             gumbel.seed.eq(Mux(second, self.seed1, self.seed)),

@@ -119,7 +119,7 @@ class Pair(Harness):
     def _equal(self, path: str, one: Any, two: Any) -> None:
         if path == "registers.state":
             layout = run_state_layout(self.cfg)
-            for name in ("position", "slot", "keys"):
+            for name in ("position", "slot", "keys", "turn"):
                 self.holds(layout(one)[name] == layout(two)[name])
         elif path.endswith(".uop"):
             queue = Queue[path.split(".")[0].removeprefix("queue_").upper()]
