@@ -286,12 +286,11 @@ def _link(
                 values = dict(instr.values) | {"end": int(place == len(instrs))}
                 out[q].append(dataclasses.replace(instr, values=values))
         phases[index] = dataclasses.replace(phases[index], queues=mask)
-    for q, instrs_of in out.items():
-        words = len(instrs_of) * isa.formats[q].words
-        if words > cfg.queue_depth:
-            raise AsmError(
-                f"{file}: queue {q.name} needs {words} words, config {cfg.name} has {cfg.queue_depth}"
-            )
+    program = Program(tuple(phases), {q: tuple(v) for q, v in out.items()})
+    for q in Queue:
+        words, available = program.words(cfg, q)
+        if words > available:
+            raise AsmError(f"{file}: queue {q.name} needs {words} words, config {cfg.name} has {available}")
     if len(phases) > cfg.phase_depth:
         raise AsmError(f"{file}: {len(phases)} phases, config {cfg.name} has {cfg.phase_depth}")
-    return Program(tuple(phases), {q: tuple(v) for q, v in out.items()})
+    return program

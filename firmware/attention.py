@@ -54,58 +54,105 @@ class Attention:
         self._value_acc = 0
         self._sxm_free = self.sched.start
         """When another K vector may come: the V vector before it has left the SXM."""
+        self._updated = self.sched.start
+        """When a V vector may come: with error correction, those before it are written."""
 
-    def project(self, sequence: int, x_ready: Times, norm: Times) -> Projected:
-        """K, Q and V, in the order in which they are needed; K and V go to the cache, Q to the activation memory.
+    def project(self, x_ready: list[Times], norms: list[Times]) -> list[Projected]:
+        """K, Q and V of every sequence, in the order in which they are needed: all keys, all queries, all values.
 
-        ``norm``: when an ACC may use 1/rms.
+        By sequence: when x can be read, and when an ACC may use 1/rms.
         """
-        t, lay, model = self.t, self.layout, self.model
-        layer, sh, shape, place = model.layers[0], model.shifts, model.shape, self.layout.sequences[sequence]
-        hr, rope = lay.head_rows, t.vx(VxOp.ROPE)
+        t, lay, heads = self.t, self.layout, self.model.shape.heads
+        each, hr = self.chains.sequences, lay.head_rows
+        k_last = [self._keys(s, x_ready[s], norms[s]) for s in each]
+        q_last = [self._queries(s, x_ready[s], norms[s]) for s in each]
+        v_last = [self._values(s, x_ready[s], norms[s]) for s in each]
+        rows = (np.arange(heads) + 1) * hr * lay.q.pitch
+        return [
+            Projected(
+                [q + t.sxm_act + int(rows[h] - rows[-1]) for h in range(heads)],
+                k + hr + t.sxm_kv,
+                # Rows of V may leave the SXM more slowly than they come.
+                v + (hr - 1) * t.value_pace + 1 + t.sxm_kv,
+            )
+            for k, q, v in zip(k_last, q_last, v_last, strict=True)
+        ]
 
-        def vectors(m: Matrix, n: int) -> dict[str, int]:
-            return {"n1": hr, "d1": m.pitch, "n2": n, "d2": hr * m.pitch}
+    def cached(self, x_ready: list[Times], norms: list[Times]) -> list[Times]:
+        """K and V alone, of every sequence; returns when the last row of each is in the SXM."""
+        each = self.chains.sequences
+        k_last = [self._keys(s, x_ready[s], norms[s]) for s in each]
+        return k_last + [self._values(s, x_ready[s], norms[s]) for s in each]
 
-        value = {
-            "op": SxmMode.VALUE, "source": Source.Y, "shift": sh.v_kv, "dst": place.value_w, "dst_sel": Base.VALUE,
-            "dst_s2": lay.value_head_w, "vset": lay.cache_words, "srow": place.value_c, "srow_sel": Base.VALUE,
-            "srow_s2": lay.cache_rows, **vectors(lay.v, shape.kv_heads),
-        }  # fmt: skip
+    def _keys(self, sequence: int, x_ready: Times, norm: Times) -> Times:
+        """K to the cache; returns when its last row is on Z, as :meth:`_queries` does."""
+        lay, place, n = self.layout, self.layout.sequences[sequence], self.model.shape.kv_heads
         key = {
-            "op": SxmMode.KEY, "source": Source.Z, "shift": sh.k_kv, "dst": place.key_w, "dst_sel": Base.KEY,
-            "dst_s2": lay.key_head_w, "srow": place.key_s, "srow_sel": Base.KEY, "srow_s2": lay.cache_rows,
-            **vectors(lay.k, shape.kv_heads),
+            "op": SxmMode.KEY, "source": Source.Z, "shift": self.model.shifts.k_kv, "dst": place.key_w,
+            "dst_sel": Base.KEY, "dst_s2": lay.key_head_w, "srow": place.key_s, "srow_sel": Base.KEY,
+            "srow_s2": lay.cache_rows, **self._vectors(lay.k, n),
         }  # fmt: skip
+        shift, free = self.model.layers[0].k.shift, self._sxm_free - self.t.vx(VxOp.ROPE)
+        last = self._rotated(sequence, lay.k, n, shift, key, x_ready, norm, free)
+        self._written(last + lay.head_rows)
+        return last
+
+    def _queries(self, sequence: int, x_ready: Times, norm: Times) -> Times:
+        """Q to the activation memory."""
+        lay, place, n = self.layout, self.layout.sequences[sequence], self.model.shape.heads
         query = {
-            "op": SxmMode.ACT, "source": Source.Z, "shift": sh.q_act, "dst": place.q_act, "dst_s2": lay.head_words,
-            **vectors(lay.q, shape.heads),
+            "op": SxmMode.ACT, "source": Source.Z, "shift": self.model.shifts.q_act, "dst": place.q_act,
+            "dst_s2": lay.head_words, **self._vectors(lay.q, n),
         }  # fmt: skip
+        return self._rotated(sequence, lay.q, n, self.model.layers[0].q.shift, query, x_ready, norm)
 
-        def rotated(m: Matrix, n: int, sxm: dict[str, int]) -> list[Slot]:
-            coefficients = {"c": lay.rope_c, "c_sel": Base.ROPE, "c_s1": 1, **vectors(m, n)}
-            return [
-                Slot(Queue.CR, -t.mem_read, coefficients),
-                Slot(Queue.VX, 0, {"op": VxOp.ROPE, "source": Source.Y, "n1": n * hr, "d1": m.pitch}),
-                Slot(Queue.SXM, rope, sxm),
-            ]
+    def _values(self, sequence: int, x_ready: Times, norm: Times) -> Times:
+        """V to the cache; returns when its last row is on Y."""
+        lay, place, n = self.layout, self.layout.sequences[sequence], self.model.shape.kv_heads
+        value = {
+            "op": SxmMode.VALUE, "source": Source.Y, "shift": self.model.shifts.v_kv, "dst": place.value_w,
+            "dst_sel": Base.VALUE, "dst_s2": lay.value_head_w, "vset": lay.cache_words, "srow": place.value_c,
+            "srow_sel": Base.VALUE, "srow_s2": lay.cache_rows, **self._vectors(lay.v, n),
+        }  # fmt: skip
+        chain = [Slot(Queue.SXM, 0, value)]
+        last = self._product(sequence, lay.v, self.model.layers[0].v.shift, chain, x_ready, norm, self._updated)
+        self._sxm_free = last + lay.head_rows * (self.t.value_pace - 1) + 1
+        self._written(self._sxm_free)
+        return last
 
-        def product(m: Matrix, shift: int, chain: list[Slot], *after: Times) -> Times:
-            """Returns the last row's time on Y."""
-            scalar = self.chains.r_norm(sequence)
-            y = self.chains.product(
-                m, place.x_act, Base.LAYER, x_ready, scalar, shift, chain, norm + t.acc, *after, note=m.name
-            )  # fmt: skip
-            return y + (m.rows - 1) * m.pitch
+    def _written(self, left: Times) -> None:
+        """A vector has left the SXM."""
+        if self.cfg.ecc:
+            self._updated = left + self.t.value_update
 
-        k_last = product(lay.k, layer.k.shift, rotated(lay.k, shape.kv_heads, key), self._sxm_free - rope) + rope
-        q_last = product(lay.q, layer.q.shift, rotated(lay.q, shape.heads, query)) + rope
-        v_last = product(lay.v, layer.v.shift, [Slot(Queue.SXM, 0, value)])
-        self._sxm_free = v_last + hr * (t.value_pace - 1) + 1
-        q_rows = (np.arange(shape.heads) + 1) * hr * lay.q.pitch
-        q_ready = [q_last + t.sxm_act + int(q_rows[h] - q_rows[-1]) for h in range(shape.heads)]
-        # Rows of V may leave the SXM more slowly than they come.
-        return Projected(q_ready, k_last + hr + t.sxm_kv, v_last + (hr - 1) * t.value_pace + 1 + t.sxm_kv)
+    def _vectors(self, m: Matrix, n: int) -> dict[str, int]:
+        """Loops over the rows of a head, and over heads."""
+        hr = self.layout.head_rows
+        return {"n1": hr, "d1": m.pitch, "n2": n, "d2": hr * m.pitch}
+
+    def _rotated(
+        self, sequence: int, m: Matrix, n: int, shift: int, sxm: dict[str, int], x_ready: Times, *after: Times
+    ) -> Times:
+        """A product of n heads through RoPE to the SXM; the first of ``after`` is the norm's."""
+        t, lay = self.t, self.layout
+        rope = t.vx(VxOp.ROPE)
+        coefficients = {"c": lay.rope_c, "c_sel": Base.ROPE, "c_s1": 1, **self._vectors(m, n)}
+        chain = [
+            Slot(Queue.CR, -t.mem_read, coefficients),
+            Slot(Queue.VX, 0, {"op": VxOp.ROPE, "source": Source.Y, "n1": n * lay.head_rows, "d1": m.pitch}),
+            Slot(Queue.SXM, rope, sxm),
+        ]
+        return self._product(sequence, m, shift, chain, x_ready, *after) + rope
+
+    def _product(
+        self, sequence: int, m: Matrix, shift: int, chain: list[Slot], x_ready: Times, norm: Times, *after: Times
+    ) -> Times:
+        """Of x with a matrix; returns the last row's time on Y."""
+        act, scalar = self.layout.sequences[sequence].x_act, self.chains.r_norm(sequence)
+        y = self.chains.product(
+            m, act, Base.LAYER, x_ready, scalar, shift, chain, norm + self.t.acc, *after, note=m.name
+        )  # fmt: skip
+        return y + (m.rows - 1) * m.pitch
 
     def heads(self, projected: list[Projected]) -> Passes:
         """Heads pipelined: in step i scores of head i, softmax and P V of heads before.

@@ -33,11 +33,10 @@ def check_program(program: Program, cfg: Config, name: str = "program") -> None:
 
 def problems(program: Program, cfg: Config) -> Iterator[str]:
     """What is wrong, one by one."""
-    isa = get_isa(cfg)
-    for q, code in program.code.items():
-        words = len(code) * isa.formats[q].words
-        if words > cfg.queue_depth:
-            yield f"queue {q.name} needs {words} words, config {cfg.name} has {cfg.queue_depth}"
+    for q in Queue:
+        words, available = program.words(cfg, q)
+        if words > available:
+            yield f"queue {q.name} needs {words} words, config {cfg.name} has {available}"
     if len(program.phases) > cfg.phase_depth:
         yield f"{len(program.phases)} phases, config {cfg.name} has {cfg.phase_depth}"
     yield from _loops(program.phases)

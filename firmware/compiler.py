@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from hdl.config import ACT_RANGE, COEF_FRAC, KV_RANGE, LOGIT_FRAC, PROB_BITS, SCALE_BITS, SCORE_FRAC, Config
-from hdl.isa import get_isa
+from hdl.isa import Queue
 from sim.qmodel import QLayer, QLinear, QModel, QShape, QShifts
 
 from .calibrate import Calibration, calibrate, calibration_size
@@ -213,11 +213,9 @@ def outline(shape: ModelShape, weights: int) -> QModel:
 def _program_needs(compiled: Compiled) -> tuple[Need, ...]:
     """Instruction words of the fullest queue, and phases."""
     cfg = compiled.cfg
-    formats = get_isa(cfg).formats
-    fullest = max(formats, key=lambda q: len(compiled.program.code[q]) * formats[q].words)
-    words = len(compiled.program.code[fullest]) * formats[fullest].words
+    fullest = max(Queue, key=lambda q: compiled.program.words(cfg, q)[0])
     return (
-        Need(f"program words ({fullest.name})", words, cfg.queue_depth),
+        Need(f"program words ({fullest.name})", *compiled.program.words(cfg, fullest)),
         Need("program phases", len(compiled.program.phases), cfg.phase_depth),
     )
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import struct
@@ -42,12 +43,14 @@ from hdl.isa import (
     FETCH_BITS,
     PHASE_BITS,
     Instr,
+    Isa,
     IsaError,
     Phase,
     Program,
     Queue,
     decode_phase,
     get_isa,
+    tail_address,
 )
 from hdl.link import space_shape
 
@@ -95,9 +98,9 @@ class ImageSection:
 
     @property
     def name(self) -> str:
-        """The memory, and its bank where there are several: ``WEIGHT 3``, ``PROGRAM VX``."""
+        """The memory, and its bank where there are several: ``WEIGHT 3``, ``PROGRAM VX``; ``PROGRAM VX tail``."""
         if self.space is Space.PROGRAM:
-            return f"{self.space.name} {Queue(self.sub).name}"
+            return f"{self.space.name} {Queue(self.sub).name}{' tail' if self.address else ''}"
         return f"{self.space.name} {self.sub}" if self.space is Space.WEIGHT else self.space.name
 
     @property
@@ -160,7 +163,8 @@ class Image:
         """The sequencer's table, with notes where the image has them."""
         notes = self._notes("phases")
         try:
-            phases = [decode_phase(w & (1 << PHASE_BITS) - 1) for w in self._words(Space.PHASE, 0)]
+            (words,) = self._words(Space.PHASE, 0, 0)
+            phases = [decode_phase(w & (1 << PHASE_BITS) - 1) for w in words]
         except IsaError as error:
             raise ImageError(f"{self.label}: section PHASE: {error}") from None
         if len(notes) == len(phases):
@@ -171,43 +175,48 @@ class Image:
         """The token's program, decoded from the words. Raises ImageError for words without a meaning."""
         isa = get_isa(self.cfg)
         code: dict[Queue, tuple[Instr, ...]] = {}
+        starts = [0, tail_address(self.cfg)] if any(p.tail for p in self.phases) else [0]
         for q in Queue:
-            words, n = self._words(Space.PROGRAM, int(q)), isa.formats[q].words
-            if len(words) % n:
-                raise ImageError(
-                    f"{self.label}: section PROGRAM {q.name}: {len(words)} words, not a multiple of {n}"
-                )
+            parts = self._words(Space.PROGRAM, int(q), *starts)
+            instrs = [i for words in parts for i in self._instructions(isa, q, words)]
             notes = self._notes(q.name)
-            instrs = []
-            for i in range(0, len(words), n):
-                word = sum(w << FETCH_BITS * k for k, w in enumerate(words[i : i + n]))
-                try:
-                    instr = isa.decode(q, word)
-                except IsaError as error:
-                    raise ImageError(
-                        f"{self.label}: section PROGRAM {q.name}: instruction {i // n}: {error}"
-                    ) from None
-                instrs.append(instr)
             if len(notes) == len(instrs):
                 instrs = [dataclasses.replace(i, note=t) for i, t in zip(instrs, notes, strict=True)]
             code[q] = tuple(instrs)
         return Program(self.phases, code)
+
+    def _instructions(self, isa: Isa, q: Queue, words: list[int]) -> Iterator[Instr]:
+        """Of a queue's words."""
+        n = isa.formats[q].words
+        if len(words) % n:
+            raise ImageError(f"{self.label}: section PROGRAM {q.name}: {len(words)} words, not a multiple of {n}")
+        for i in range(0, len(words), n):
+            word = sum(w << FETCH_BITS * k for k, w in enumerate(words[i : i + n]))
+            try:
+                yield isa.decode(q, word)
+            except IsaError as error:
+                raise ImageError(f"{self.label}: section PROGRAM {q.name}: instruction {i // n}: {error}") from None
 
     def _notes(self, what: str) -> list[str]:
         """People's notes of the phases or of a queue's instructions."""
         notes = self.meta.get("notes", {})
         return list(notes.get(what, [])) if isinstance(notes, dict) else []
 
-    def _words(self, space: Space, sub: int) -> list[int]:
+    def _words(self, space: Space, sub: int, *starts: int) -> list[list[int]]:
+        """All rows: those from each of ``starts`` on, without a gap."""
         size = row_bytes(self.cfg, space)
         words: dict[int, int] = {}
         for section in self.sections:
             if section.space is space and section.sub == sub:
                 for i, row in enumerate(section.data.reshape(-1, size), section.address):
                     words[i] = int.from_bytes(row.tobytes(), "little")
-        if sorted(words) != list(range(len(words))):
+        runs = []
+        for start in starts:
+            rows = itertools.takewhile(words.__contains__, itertools.count(start))
+            runs.append([words.pop(row) for row in rows])
+        if words:
             raise ImageError(f"{self.label}: section {space.name} {sub}: rows are missing")
-        return [words[i] for i in range(len(words))]
+        return runs
 
     def _need(self, param: Param) -> int:
         if param not in self.params:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hdl.config import Config
 from hdl.image import Param, Space, row_bytes
-from hdl.isa import IsaError, Program, Queue, Width, encode_phase, get_isa
+from hdl.isa import IsaError, Program, Queue, Width, encode_phase, get_isa, tail_address
 from sim.qmodel import QLinear, QModel
 
 from .errors import LpuError
@@ -186,9 +186,10 @@ def pack_program(cfg: Config, program: Program) -> list[Section]:
     size = row_bytes(cfg, Space.PROGRAM)
     out = []
     for q in Queue:
-        words = [w for ins in program.code[q] for w in isa.words(ins)]
-        if words:
-            out.append(_section(Space.PROGRAM, int(q), 0, b"".join(w.to_bytes(size, "little") for w in words)))
+        for at, code in zip((0, tail_address(cfg)), program.parts(q), strict=True):
+            words = [w for ins in code for w in isa.words(ins)]
+            if words:
+                out.append(_section(Space.PROGRAM, int(q), at, b"".join(w.to_bytes(size, "little") for w in words)))
     size = row_bytes(cfg, Space.PHASE)
     phases = b"".join(encode_phase(p).to_bytes(size, "little") for p in program.phases)
     return [*out, _section(Space.PHASE, 0, 0, phases)]

@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 
 from hdl.config import Config
-from hdl.isa import AbcOp, AccSource, Base, Program, Queue, SfuOp, Source, TopOp, VxOp
+from hdl.isa import AbcOp, AccSource, Base, Program, Queue, SfuOp, Source, TopOp, VxOp, tail_of
 
 from .attention import Attention, Projected
 from .chains import R_LM, Chains, Offer, Passes
+from .errors import LpuError
 from .experts import Experts
 from .layout import HEADS_IN_WORK, Layout, ceil_div
 from .schedule import Slot, Times
@@ -44,12 +45,14 @@ class TokenProgram:
         chains.x_behind = least if behind is None else max(least, behind)
         self._norms: dict[int, Times] = {}
         """When a sequence's 1/rms may be used; the last one's is formed behind the jump."""
+        self._norm_behind = self.sched.fetch_gap(Queue.ABC) + layout.d_words - 1 + self.t.dot
+        """Cycles behind a jump after which those of the others may be used: when the first product of x is drained."""
         self._gather_from = self.sched.start
         """When the row of another sequence's token may be gathered."""
         self._noise_from = self.sched.start
         """When the next sampling may take noise."""
         self.late: list[int] = []
-        """Cycles that x of the last sequence is ready behind all else that a jump waits for."""
+        """Cycles that x of the last sequence is ready behind all else that a jump waits for but its own rows."""
         chains.jump_target()
 
     def build(self) -> Program:
@@ -58,7 +61,14 @@ class TokenProgram:
         x_ready = self._layer(x_ready)
         x_ready = self._boundary("experts", x_ready, loop_end=1, prompt_final=1)
         self._heads(x_ready)
-        return self.sched.program()
+        program = self.sched.program()
+        if self.model.shape.layers == 1:
+            return program
+        self._tail()
+        try:
+            return self.sched.program()
+        except LpuError:  # no room for it: a prompt's tokens go through the whole layer
+            return program
 
     def _boundary(self, note: str, x_ready: list[Times], loop_end: int = 0, prompt_final: int = 0) -> list[Times]:
         """Close a phase before a jump target: what comes next may count on the same state each time.
@@ -69,16 +79,21 @@ class TokenProgram:
         chains = self.chains
         *first, last = x_ready
         early = self.sched.fetch_gap(Queue.ABC)
-        until = [t - early for t in (*first, *self._norms.values())]
+        until = [t - early for t in first] + [t - self._norm_behind for t in self._norms.values()]
+        alone = self.sched.latest(self.sched.start, self.sched.issued, *until)
+        self.late.append(int((last - alone).max()))
         until += chains.settled()
         if prompt_final and self.layout.cfg.ecc:
             # An error in the last words that are read is still this token's.
             until.append(self.sched.last[Queue.ABC] + self.t.issue + self.t.memory_error + 1)
-        issued = self.sched.issued
-        self.late.append(int((last - self.sched.latest(self.sched.start, issued, *until)).max()))
         self.sched.close(note, last - chains.x_behind, *until, loop_end=loop_end, prompt_final=prompt_final)
         chains.jump_target()
-        return [*[self.sched.start + early] * len(first), self.sched.start + chains.x_behind]
+        return self._behind()
+
+    def _behind(self) -> list[Times]:
+        """When each sequence's x is ready behind a jump."""
+        first = [self.sched.start + self.sched.fetch_gap(Queue.ABC)] * (len(self.chains.sequences) - 1)
+        return [*first, self.sched.start + self.chains.x_behind]
 
     # Phases -------------------------------------------------------------------------------------------
 
@@ -118,18 +133,29 @@ class TokenProgram:
         if sequence != self.chains.sequences[-1]:
             self._norms[sequence] = self.chains.norm(sequence, x_ready, "norm")
 
-    def _norm_behind(self, x_ready: list[Times], note: str) -> list[Times]:
+    def _norms_used(self, x_ready: list[Times], note: str) -> list[Times]:
         """When each sequence's 1/rms may be used, behind a jump."""
         last = self.chains.norm(self.chains.sequences[-1], x_ready[-1], note)
-        return [*[self.sched.start + self.sched.fetch_gap(Queue.ABC)] * len(self._norms), last]
+        return [*[self.sched.start + self._norm_behind] * len(self._norms), last]
 
     def _layer(self, x_ready: list[Times]) -> list[Times]:
         chains, sched = self.chains, self.sched
         attention = Attention(chains, self.lag, self.wait)
-        norms = self._norm_behind(x_ready, "attention norm")
-        projected = [attention.project(s, x_ready[s], norms[s]) for s in chains.sequences]
+        norms = self._norms_used(x_ready, "attention norm")
+        projected = attention.project(x_ready, norms)
         sched.close("K, Q, V", last=Queue.ABC, loop_begin=1)
         return self._merged(attention, projected)
+
+    def _tail(self) -> None:
+        """K and V of the last layer: all that a token after which nothing is sampled leaves behind there."""
+        chains, t = self.chains, self.t
+        chains.jump_target()
+        x_ready = self._behind()
+        written = Attention(chains, self.lag, self.wait).cached(x_ready, self._norms_used(x_ready, "attention norm"))
+        until = [last + t.issue + 1 for last in written] + chains.settled()
+        if self.layout.cfg.ecc:
+            until.append(self.sched.last[Queue.ABC] + t.issue + t.memory_error + 1)
+        self.sched.close("K, V of the last layer", *until, tail=1, final=1)
 
     def _merged(self, attention: Attention, projected: list[Projected]) -> list[Times]:
         """The rest of the layer of all sequences: each time the product that can begin first."""
@@ -164,7 +190,7 @@ class TokenProgram:
 
     def _heads(self, x_ready: list[Times]) -> None:
         """Final norm, LM head and sampling of each sequence; the next tokens' ids end the token."""
-        norms = self._norm_behind(x_ready, "final norm")
+        norms = self._norms_used(x_ready, "final norm")
         self._noise_from = self.sched.start
         known = [self._head(s, x_ready[s], norms[s]) for s in self.chains.sequences]
         self.sched.close("LM head", known[-1] + self.t.token, *self.chains.settled(), final=1)
@@ -256,7 +282,7 @@ def _summed(builder: TokenProgram) -> tuple[Program, int]:
     """The program, and its cycles summed over all n."""
     layout, program = builder.layout, builder.build()
     total, inside = 0, 0
-    for phase in program.phases:
+    for phase in program.phases[: tail_of(program.phases)]:
         inside |= phase.loop_begin
         variable = phase.slope * int(builder.sched.counts[phase.count].sum()) if phase.count else 0
         cycles = phase.dur * layout.model.shape.window + variable

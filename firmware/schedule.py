@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 
 from hdl.config import Config
-from hdl.isa import Count, Instr, Isa, Phase, Program, Queue, get_isa
+from hdl.isa import Count, Instr, Isa, Phase, Program, Queue, get_isa, tail_of
 from hdl.timing import get_timing
 
 from .errors import LpuError
@@ -135,7 +135,7 @@ class Scheduler:
 
     def close(
         self, note: str, *until: Times | int, slope: int = 0, count: Count = Count.IMM, last: Queue | None = None,
-        loop_begin: int = 0, loop_end: int = 0, prompt_final: int = 0, final: int = 0,
+        loop_begin: int = 0, loop_end: int = 0, prompt_final: int = 0, final: int = 0, tail: int = 0,
     ) -> None:  # fmt: skip
         """End the phase: after the issue of all its instructions and not before any of ``until``.
 
@@ -163,7 +163,9 @@ class Scheduler:
                 self.code[q].append(Instr(q, values, p.instr.note))
             if len(inside) < len(placed):
                 left[q] = [_Placed(p.time - dur, p.instr) for p in placed[len(inside) :]]
-        flags = {"loop_begin": loop_begin, "loop_end": loop_end, "prompt_final": prompt_final, "final": final}
+        flags = {
+            "loop_begin": loop_begin, "loop_end": loop_end, "prompt_final": prompt_final, "final": final, "tail": tail,
+        }  # fmt: skip
         self.phases.append(Phase(dur, slope, int(count), queues, note=note, **flags))
         self.start = self.start + dur + variable
         self._open = left
@@ -177,18 +179,18 @@ class Scheduler:
 
     def program(self) -> Program:
         """The finished program. Raises :class:`LpuError` when it does not fit the instruction memories."""
-        for q, instrs in self.code.items():
-            words = len(instrs) * self.isa.formats[q].words
-            if words > self.cfg.queue_depth:
+        program = Program(tuple(self.phases), {q: tuple(v) for q, v in self.code.items()})
+        for q in Queue:
+            words, available = program.words(self.cfg, q)
+            if words > available:
                 raise LpuError(
-                    f"the program needs {words} words in queue {q.name}, "
-                    f"config {self.cfg.name} has {self.cfg.queue_depth}"
+                    f"the program needs {words} words in queue {q.name}, config {self.cfg.name} has {available}"
                 )
         if len(self.phases) > self.cfg.phase_depth:
             raise LpuError(
                 f"the program needs {len(self.phases)} phases, config {self.cfg.name} has {self.cfg.phase_depth}"
             )
-        return Program(tuple(self.phases), {q: tuple(v) for q, v in self.code.items()})
+        return program
 
 
 def loop_span(n1: Times | int, d1: int, n2: Times | int, d2: int) -> Times:
@@ -226,7 +228,7 @@ def token_counts(cfg: Config, window: int, floor: int, position: int) -> dict[in
 
 def token_phases(phases: Sequence[Phase], layers: int, sampled: bool) -> Iterator[tuple[int, int]]:
     """(phase, layer) of a token, in order."""
-    index, loop, layer = 0, 0, 0
+    index, loop, layer, tail = 0, 0, 0, tail_of(phases)
     while True:
         phase = phases[index]
         yield index, layer
@@ -234,7 +236,7 @@ def token_phases(phases: Sequence[Phase], layers: int, sampled: bool) -> Iterato
             loop = index
         if phase.loop_end and layer + 1 < layers:
             layer += 1
-            index = loop
+            index = tail if layer + 1 == layers and not sampled and tail < len(phases) else loop
         elif phase.final or (phase.prompt_final and not sampled):
             return
         else:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -487,6 +487,9 @@ class Phase:
     """Last phase of a token after which nothing is sampled (prompt tokens but the last)."""
     final: int = 0
     """Last phase of a token."""
+    tail: int = 0
+    """First phase of the tail: what a token after which nothing is sampled does instead of its last layer, if that is
+    not its first one."""
     note: str = ""
 
     def cycles(self, counts: Mapping[int, int]) -> int:
@@ -502,6 +505,7 @@ PHASE_FIELDS: tuple[Field, ...] = (
     Field("loop_end", 1, "last phase of the layer loop"),
     Field("prompt_final", 1, "last phase of a token after which nothing is sampled"),
     Field("final", 1, "last phase of a token"),
+    Field("tail", 1, "first phase of what a token after which nothing is sampled does instead of its last layer"),
 )
 
 
@@ -530,12 +534,39 @@ def decode_phase(word: int) -> Phase:
 PHASE_BITS = sum(f.bits for f in PHASE_FIELDS)
 
 
+def tail_of(phases: Sequence[Phase]) -> int:
+    """Index of the tail's first phase; the number of phases where there is none."""
+    return next((i for i, p in enumerate(phases) if p.tail), len(phases))
+
+
+def tail_address(cfg: Config) -> int:
+    """Where the tail's instructions begin in each queue's memory."""
+    return cfg.queue_depth // 2
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A token's program: the phases in order, and for each queue its instructions in order."""
+    """A token's program: the phases in order, and for each queue its instructions in order; those of the tail, if
+    there is one, are the last."""
 
     phases: tuple[Phase, ...]
     code: Mapping[Queue, tuple[Instr, ...]]
+
+    def parts(self, queue: Queue) -> tuple[tuple[Instr, ...], tuple[Instr, ...]]:
+        """A queue's instructions in front of the tail, and the tail's."""
+        code, left = self.code.get(queue, ()), sum(p.queues >> queue & 1 for p in self.phases[: tail_of(self.phases)])
+        at = 0
+        while left and at < len(code):
+            left -= code[at].get("end")
+            at += 1
+        return code[:at], code[at:]
+
+    def words(self, cfg: Config, queue: Queue) -> tuple[int, int]:
+        """Instruction-memory words that a queue needs, and those it has: where there is a tail, of the half that needs
+        more."""
+        formats, code = get_isa(cfg).formats, self.parts(queue)
+        has = tail_address(cfg) if tail_of(self.phases) < len(self.phases) else cfg.queue_depth
+        return max(map(len, code)) * formats[queue].words, has
 
 
 @functools.cache

@@ -35,6 +35,7 @@ from hdl.isa import (
     Width,
     decode_phase,
     get_isa,
+    tail_address,
 )
 from hdl.timing import get_timing
 
@@ -95,6 +96,8 @@ class Machine:
         """Rows of each memory that were loaded or written."""
         self.program: dict[Queue, dict[int, int]] = {q: {} for q in Queue}
         self.phase_rows: dict[int, Phase] = {}
+        self.tail: int | None = None
+        """Phase with which the tail begins."""
         self.prompt: dict[int, tuple[int, int]] = {}
         self.param = {p: 0 for p in Param}
         self.constants: list[nx.Scalar] = [nx.Scalar(0, 0)] * SCALARS
@@ -134,7 +137,9 @@ class Machine:
         if space is Space.PROGRAM:
             self.program[Queue(sub)][address] = value & (1 << FETCH_BITS) - 1
         elif space is Space.PHASE:
-            self.phase_rows[address] = decode_phase(value & (1 << PHASE_BITS) - 1)
+            phase = self.phase_rows[address] = decode_phase(value & (1 << PHASE_BITS) - 1)
+            if phase.tail or address == 0:
+                self.tail = address if phase.tail else None
         elif space is Space.PROMPT:
             self.prompt[address] = value & (1 << PROMPT_BITS) - 1, value >> PROMPT_BITS
         elif space is Space.PARAM and address in set(Param):
@@ -144,13 +149,18 @@ class Machine:
 
     def decode(self) -> dict[Queue, list[Instr]]:
         """The loaded program's instructions, queue by queue."""
-        code = {}
-        for q, words in self.program.items():
-            n = self.isa.formats[q].words
-            code[q] = [
-                self.isa.decode(q, sum(words[a + i] << FETCH_BITS * i for i in range(n)))
-                for a in range(0, len(words) - n + 1, n)
-            ]
+        return {q: self._decode(q, 0) for q in Queue}
+
+    def decode_tail(self) -> dict[Queue, list[Instr]]:
+        """Likewise, of the tail."""
+        return {q: self._decode(q, tail_address(self.cfg)) if self.tail is not None else [] for q in Queue}
+
+    def _decode(self, q: Queue, at: int) -> list[Instr]:
+        words, n, code = self.program[q], self.isa.formats[q].words, []
+        end = tail_address(self.cfg) if self.tail is not None and at == 0 else self.cfg.queue_depth
+        while at + n <= end and all(at + i in words for i in range(n)):
+            code.append(self.isa.decode(q, sum(words[at + i] << FETCH_BITS * i for i in range(n))))
+            at += n
         return code
 
     # Running ------------------------------------------------------------------------------------------
@@ -274,6 +284,7 @@ class TokenRun:
         phases, index, loop = self.m.phase_rows, 0, 0
         at = {q: 0 for q in Queue}
         saved = dict(at)
+        code = self.code
         start = cycle = 0
         issues: dict[int, list[tuple[Queue, Instr]]] = collections.defaultdict(list)
         while True:
@@ -289,9 +300,9 @@ class TokenRun:
             for q in Queue:
                 if phase.queues >> q & 1:
                     while True:
-                        if at[q] >= len(self.code[q]):
+                        if at[q] >= len(code[q]):
                             raise MachineError(f"phase {index}: queue {q.name} has no instruction left")
-                        instr = self.code[q][at[q]]
+                        instr = code[q][at[q]]
                         at[q] += 1
                         issues[start + instr.time].append((q, instr))
                         if instr.get("end"):
@@ -308,6 +319,8 @@ class TokenRun:
             if phase.loop_end and self.layer + 1 < self.m.param[Param.LAYERS]:
                 self.layer += 1
                 at, index = dict(saved), loop
+                if self.m.tail is not None and not self.sampled and self.layer + 1 == self.m.param[Param.LAYERS]:
+                    code, at, index = self.m.decode_tail(), {q: 0 for q in Queue}, self.m.tail
                 self._jump(start)
             elif phase.final or (phase.prompt_final and not self.sampled):
                 self.before = None

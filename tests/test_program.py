@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 from typing import Any
@@ -17,7 +18,7 @@ from firmware.program import TokenProgram, build_program, head_orders
 from firmware.schedule import Scheduler, Slot, token_cycles
 from hdl.config import CONFIGS, LARGE, TINY, ULX3S_25F, ULX3S_85F, Config
 from hdl.image import Space
-from hdl.isa import Count, Queue, VxOp, get_isa
+from hdl.isa import Count, Queue, VxOp, get_isa, tail_of
 from hdl.timing import get_timing
 from verification.random_model import make_model, quantised, shape
 
@@ -47,6 +48,19 @@ def test_cycles_follow_the_position(config: str) -> None:
 def test_cycles_follow_the_layers() -> None:
     one, two, four = (cycles(compiled(ULX3S_85F, layers=n), 9) for n in (1, 2, 4))
     assert four - two == 2 * (two - one) > 0
+
+
+def test_a_prompts_token_leaves_out_its_last_layer() -> None:
+    """It costs its layers but one, and K and V; of one layer, or without room for a tail, it goes through all."""
+    one, two, three = (compiled(ULX3S_85F, layers=n) for n in (1, 2, 3))
+    assert [tail_of(c.program.phases) < len(c.program.phases) for c in (one, two, three)] == [False, True, True]
+    prompt = [cycles(c, 9, sampled=False) for c in (one, two, three)]
+    layer = cycles(three, 9) - cycles(two, 9)
+    assert prompt[2] - prompt[1] == layer and prompt[1] - prompt[0] < layer // 2
+    phases = len(two.program.phases)
+    full = compiled(dataclasses.replace(ULX3S_85F, phase_depth=phases - 1), layers=2)
+    assert full.program.phases == two.program.phases[:-1]
+    assert cycles(full, 9, sampled=False) == prompt[0] + layer
 
 
 def test_the_floor_is_the_best_of_those_tried() -> None:
@@ -108,7 +122,10 @@ def test_instructions_encode_and_come_back(config: str) -> None:
         for instruction in code:
             back = isa.decode(q, isa.encode(instruction))
             assert all(back.get(name) == value for name, value in instruction.values.items())
-    rows = {s.sub: len(s.data) // 5 for s in c.sections if s.space is Space.PROGRAM}
+    rows: dict[int, int] = collections.Counter()
+    for s in c.sections:
+        if s.space is Space.PROGRAM:
+            rows[s.sub] += len(s.data) // 5
     assert rows == {int(q): len(code) * isa.formats[q].words for q, code in c.program.code.items() if code}
 
 

@@ -134,7 +134,7 @@ def random_fields(cfg: Config, rng: np.random.Generator, queue: Queue) -> dict[s
 
 
 def random_program(cfg: Config, rng: np.random.Generator, keys: np.ndarray) -> Program:
-    """Phases before, in and behind the layer loop, any of the queues in each."""
+    """Phases before, in and behind the layer loop, any of the queues in each; a tail, in two of three programs."""
     sched = Scheduler(cfg, keys)
     before, inside, behind = int(rng.integers(3)), int(rng.integers(1, 4)), int(rng.integers(1, 3))
     total = before + inside + behind
@@ -157,6 +157,12 @@ def random_program(cfg: Config, rng: np.random.Generator, keys: np.ndarray) -> P
         )  # fmt: skip
         if target:
             sched.jump_target()
+    for i in range(tail := int(rng.integers(3))):
+        for _ in range(int(rng.integers(0, 8))):
+            sched.place([Slot(queue := Queue(int(rng.integers(len(Queue)))), 0, random_fields(cfg, rng, queue))])
+        ends = i == tail - 1
+        until = [sched.settle()] if ends else []
+        sched.close(f"tail {i}", *until, tail=int(i == 0), final=int(ends))
     return sched.program()
 
 

@@ -35,7 +35,8 @@ async def router_and_sampling(dut: Any) -> None:
     position, turn, seeds = 5, 0, [0x12345678, 0x9ABCDEF0]
     second = 0
     """Whose seed the next noise has: the sequences in turn, from the first one on in each token."""
-    plan.hold(0, state=pack(layout, {"position": position, "turn": turn}), seed=seeds[0], seed1=seeds[1], topk=1, noise=0)
+    state = pack(layout, {"position": position, "turn": turn})
+    plan.hold(0, state=state, seed=seeds[0], seed1=seeds[1], topk=1, noise=0)
     mode = 0
     clear_from = timing.top_noise  # first cycle in which a micro-op that takes noise may stand
 

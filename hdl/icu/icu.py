@@ -80,6 +80,7 @@ class Icu(wiring.Component):
                 queue.restart.eq(seq.restart),
                 queue.mark.eq(seq.mark),
                 queue.jump.eq(seq.jump),
+                queue.divert.eq(seq.divert),
                 getattr(self, f"uop_{q.name.lower()}").eq(queue.uop),
             ]
             for field in base_names(cfg, q):

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..config import Config, address_bits
 from ..image import LoadBus, Space
-from ..isa import FETCH_BITS, Base, Count, Queue, get_isa
+from ..isa import FETCH_BITS, Base, Count, Queue, get_isa, tail_address
 from ..mem import Bank, register_write
 from ..uop import uop_layout
 
@@ -25,7 +25,8 @@ class InstructionQueue(wiring.Component):
 
     Ports: ``load``; ``now``: cycle of the phase; ``enter``: pulse in the last cycle before a phase in which
     this queue has instructions; ``restart`` / ``mark`` / ``jump``: pulses, with ``enter`` or earlier: fetch
-    from address 0 / remember the next instruction / fetch from the remembered one; ``counts``: loop
+    from address 0 / remember the next instruction / fetch from the remembered one, or with ``divert`` from the tail's
+    first; ``counts``: loop
     counts by :class:`Count`; ``base_F``: one value per :class:`Base` for each based field F; ``uop``.
 
     ``fault`` rises and stays when an instruction could not issue in its cycle (fetched too late, or the one
@@ -44,6 +45,7 @@ class InstructionQueue(wiring.Component):
             "restart": In(1),
             "mark": In(1),
             "jump": In(1),
+            "divert": In(1),
             "uop": Out(uop_layout(cfg, queue)),
             "fault": Out(1),
         }
@@ -83,7 +85,7 @@ class InstructionQueue(wiring.Component):
         with m.If(self.mark):
             m.d.sync += saved.eq(start)
         with m.If(self.restart | self.jump):
-            target = Mux(self.restart, 0, saved)
+            target = Mux(self.restart, 0, Mux(self.divert, tail_address(self.cfg), saved))
             m.d.sync += [pc.eq(target), start.eq(target), ready.eq(0), reading.eq(0), arriving.eq(0)]
         fields, at = {}, 0
         for f in self.format.fields:

@@ -24,8 +24,8 @@ class Sequencer(wiring.Component):
     last one ended; ``sampled``: the token in work is followed by a sampled one; ``more``: another token follows
     this one; loop counts; ``layers``. Outputs: ``begin``: a phase begins in the next cycle; ``upcoming``: else,
     number of the next cycle in its phase; ``enter``: per queue, with ``begin``; pulses ``restart`` and ``jump``
-    beside it; ``mark``: in its first cycle, a loop begins with this phase; ``token_end``: last cycle of a token;
-    ``cycles``: of the token, valid with ``token_end``; ``running``.
+    beside it; ``divert``, with ``jump``: to the tail; ``mark``: in its first cycle, a loop begins with this phase;
+    ``token_end``: last cycle of a token; ``cycles``: of the token, valid with ``token_end``; ``running``.
 
     What comes after a phase is worked out while it lasts, with a register behind each step; that takes
     ``Timing.phase_min`` cycles, the shortest phase.
@@ -48,6 +48,7 @@ class Sequencer(wiring.Component):
             "restart": Out(1),
             "mark": Out(1),
             "jump": Out(1),
+            "divert": Out(1),
             "token_end": Out(1),
             "cycles": Out(32),
             "running": Out(1),
@@ -65,8 +66,13 @@ class Sequencer(wiring.Component):
             write.en.eq(self.load.valid & (self.load.space == Space.PHASE)),
         ]
         phase, following = Signal(_PHASE), Signal(_PHASE)
-        index, loop = Signal(address_bits(depth)), Signal(address_bits(depth))
+        index, loop, tail = (Signal(address_bits(depth), name=name) for name in ("index", "loop", "tail"))
         layer = Signal(8)
+
+        # The tail is known from the table's rows, which come in order.
+        has_tail = Signal()
+        with m.If(write.en & (data.View(_PHASE, write.data).tail | (write.addr == 0))):
+            m.d.sync += [tail.eq(write.addr), has_tail.eq(data.View(_PHASE, write.data).tail)]
 
         # Cycle 0 of a phase: how does it end? Cycle 1: which phase follows? Cycle 2: that phase.
         again, ends, more_layers = Signal(), Signal(), Signal()
@@ -74,12 +80,13 @@ class Sequencer(wiring.Component):
         m.d.comb += more_layers.eq(phase.loop_end & (layer + 1 != self.layers))
         m.d.sync += [
             again.eq(more_layers),
+            self.divert.eq(has_tail & ~self.sampled & (layer + 2 == self.layers)),
             ends.eq(~more_layers & (phase.final | (phase.prompt_final & ~self.sampled))),
         ]
         with m.If(~self.running | ends):
             m.d.sync += after.eq(0)
         with m.Elif(again):
-            m.d.sync += after.eq(loop)
+            m.d.sync += after.eq(Mux(self.divert, tail, loop))
         with m.Else():
             m.d.sync += after.eq(index + 1)
         m.d.comb += read.addr.eq(after)

@@ -37,7 +37,7 @@ class Clock(Harness):
             Signal(name=n) for n in ("begin", "restart", "jump", "enter", "mark")
         )
         is_last = Signal()
-        loop_begin = self.free("loop_begin")
+        loop_begin, self.divert = self.free("loop_begin"), self.free("divert")
         looped = Signal()
         m.d.comb += [
             is_last.eq(self.running & last & (self.cycle >= get_timing(SMALL).phase_min - 1)),
@@ -79,6 +79,7 @@ class Issue(Clock):
         m.d.comb += [
             unit.begin.eq(self.begin), unit.upcoming.eq(self.cycle + 1), unit.enter.eq(self.enter),
             unit.restart.eq(self.restart), unit.mark.eq(self.mark), unit.jump.eq(self.jump),
+            unit.divert.eq(self.divert),
         ]  # fmt: skip
         counts = {c: getattr(unit, f"count_{c.name.lower()}") for c in COUNTS}
         self.drive_free(*counts.values())
@@ -115,7 +116,7 @@ class Issue(Clock):
         with m.If(self.enter):
             m.d.sync += armed.eq(1)
         with m.If(self.restart | self.jump):
-            m.d.sync += [here.eq(Mux(self.restart, 0, saved)), since.eq(0)]
+            m.d.sync += [here.eq(Mux(self.restart, 0, Mux(self.divert, length // 2, saved))), since.eq(0)]
         # What the scheduler keeps to. A jump is in the cycle before cycle 0, an issue in that of its time.
         self.assume(~issues | (since >= gap))
         self.assume(~issues | free_now)

@@ -6,6 +6,7 @@ from amaranth.hdl import Array, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from hdl.icu.sequencer import Sequencer
+from hdl.image import Space
 from hdl.isa import PHASE_BITS, PHASE_FIELDS
 from hdl.timing import get_timing
 
@@ -13,7 +14,7 @@ from .harness import SMALL, Harness, Opened
 from .platforms import ReadOnly, Words
 
 _NAMELESS = {
-    "again": "$signal", "ends": "$signal#2", "settled": "$signal#3", "phase": "$signal#4", "index": "$signal#5",
+    "again": "$signal", "ends": "$signal#2", "settled": "$signal#3", "phase": "$signal#4",
     "upcoming": "$like",
 }  # fmt: skip
 """Registers that have no name in the unit: how :class:`Opened` calls them."""
@@ -42,6 +43,16 @@ class Walk(Harness):
         self.assume(layers != 0)
         layout = data.StructLayout({f.name: f.bits for f in PHASE_FIELDS})
         here, loop, layer = Signal(range(cfg.phase_depth)), Signal(range(cfg.phase_depth)), Signal(8)
+        # The tail: the last row loaded with its flag, none as long as it is row 0 without.
+        tail, has_tail = Signal(range(cfg.phase_depth)), Signal()
+        loading, row = self.free("loading"), self.free("row", len(tail))
+        flagged = self.free("flagged")
+        m.d.comb += [
+            unit.load.valid.eq(loading), unit.load.space.eq(Space.PHASE), unit.load.addr.eq(row),
+            unit.load.data.eq(flagged << PHASE_BITS - 1),
+        ]  # fmt: skip
+        with m.If(loading & (flagged | (row == 0))):
+            m.d.sync += [tail.eq(row), has_tail.eq(flagged)]
         phase = Signal(layout)
         m.d.comb += phase.eq(Array(table.words)[here])
         running, cycle, total, idle = Signal(), Signal(21), Signal(32), Signal(2)
@@ -54,13 +65,15 @@ class Walk(Harness):
         self.assume(~running | ((length >= get_timing(cfg).phase_min) & (length < 1 << 20)))
         self.assume(~running | (here != cfg.phase_depth - 1) | phase.final | phase.loop_end)
         self.assume(~go | (~running & (idle == 3)))
-        last, again, ends = Signal(), Signal(), Signal()
+        self.assume(~running | ~loading)
+        last, again, ends, diverts = Signal(), Signal(), Signal(), Signal()
         # ``sampled`` and ``more`` are settled before a phase can end (``Timing.token``).
         sampled_first, more_last = Signal(), Signal()
         m.d.comb += [
             last.eq(running & (cycle == length - 1)),
             again.eq(phase.loop_end & (layer + 1 != layers)),
             ends.eq(~again & (phase.final | (phase.prompt_final & ~sampled_first))),
+            diverts.eq(has_tail & ~sampled_first & (layer + 2 == layers)),
             more_last.eq(unit.more),
         ]
         self.assume(~running | (unit.sampled == Mux(cycle == 0, unit.sampled, sampled_first)))
@@ -76,7 +89,7 @@ class Walk(Harness):
             restarts.eq(go | (last & ends)),
             begins.eq(go | (last & (~ends | more_last))),
             stops.eq(last & ends & ~more_last),
-            following.eq(Mux(restarts, 0, Mux(again, loop, here + 1))),
+            following.eq(Mux(restarts, 0, Mux(again, Mux(diverts, tail, loop), here + 1))),
         ]
         jumps = Signal()
         m.d.comb += jumps.eq(last & again)
@@ -95,6 +108,7 @@ class Walk(Harness):
         self.holds(unit.begin == begins)
         self.holds(unit.restart == restarts)
         self.holds(unit.jump == jumps)
+        self.holds(~jumps | (unit.divert == diverts))
         self.holds(unit.token_end == (last & ends))
         self.holds(unit.running == running)
         self.holds(~running | begins | (unit.upcoming == cycle + 1))
@@ -115,8 +129,9 @@ class Walk(Harness):
             "cycles": (0, total),
             "again": (1, again),
             "ends": (1, ends),
+            "divert": (1, diverts),
             "chosen": (1, chosen),
-            "after": (2, Mux(ends, 0, Mux(again, loop, (here + 1)[: len(here)]))),
+            "after": (2, Mux(ends, 0, Mux(again, Mux(diverts, tail, loop), (here + 1)[: len(here)]))),
             "variable": (2, phase.slope * chosen),
             "following": (3, Array(table.words)[register("after")]),
             "last_but_one": (3, (length - 1)[:20]),
@@ -124,6 +139,7 @@ class Walk(Harness):
         for name, (since, value) in known.items():
             self.holds(~running | (cycle < since) | (register(name) == value))
         self.holds((register("loop") == loop) & (register("layer") == layer))
+        self.holds((register("tail") == tail) & (register("has_tail") == has_tail))
         self.holds(~running | (cycle < length))
         self.holds(running | (~register("last") & (register("after") == 0)))
         self.holds(running | (idle == 0) | (register("following") == table.words[0]))
@@ -134,3 +150,4 @@ class Walk(Harness):
         self.reached(last & (chosen == 3) & (phase.slope == 2))
         self.reached(begins & restarts & ~go & (layers == 2) & (looped == 1))
         self.reached(stops)
+        self.reached(jumps & diverts & (tail == 2))

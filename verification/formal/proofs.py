@@ -104,6 +104,7 @@ PROOFS = [
         "with their addresses and flags; nothing else; no fault",
         "the scheduler's rules: fetch_gap, loops over before the next issue, phase not over before its last issue",
         (Mutant("hdl.icu.queue", "any1.eq(left1 != 2)", "any1.eq(left1 != 1)", 16),
+         Mutant("hdl.icu.queue", "Mux(self.divert, tail_address(self.cfg), saved)", "saved", 20),
          Mutant("hdl.icu.queue", "(armed | self.enter)", "armed", 16)),
         cover=20,
     ),
@@ -117,12 +118,14 @@ PROOFS = [
     ),
     Proof(
         "icu_sequencer", icu_sequencer.Walk, "prove", 1, "formal",
-        "every phase lasts dur + slope * count cycles; loops, ends, restarts, enter, mark and the token's cycle count "
-        "as the phase table says",
+        "every phase lasts dur + slope * count cycles; loops, ends, restarts, enter, mark, the way to the tail and the "
+        "token's cycle count as the phase table says",
         "phases of phase_min to 2^20 - 1 cycles; the table ends; go three cycles behind an end; counts, layers fixed",
         (Mutant("hdl.icu.sequencer", "phase.dur + variable - 1", "phase.dur + variable", 10),
          Mutant("hdl.icu.sequencer", "layer + 1 != self.layers", "layer != self.layers", 10),
          Mutant("hdl.icu.sequencer", "m.If(~self.running | ends)", "m.If(ends)", 10),
+         Mutant("hdl.icu.sequencer", "layer + 2 == self.layers", "layer + 1 == self.layers", 10),
+         Mutant("hdl.icu.sequencer", "has_tail & ~self.sampled", "has_tail", 10),
          Mutant("hdl.icu.sequencer", "self.running.eq(0), last.eq(0)]", "last.eq(0)]", 14)),
         cover=34,
     ),
