@@ -24,7 +24,7 @@ class Space(enum.IntEnum):
     PROGRAM = 3
     """sub = queue; a row is one 36-bit instruction-memory word."""
     PHASE = 4
-    """Sequencer table; a row is one encoded phase."""
+    """Sequencer table; a row is one encoded phase. Row 0 comes first: with it the sequencer forgets the last tail."""
     PROMPT = 5
     """Token ids of the prompt, one a row; the second sequence's in the upper 16 bits."""
     PARAM = 6

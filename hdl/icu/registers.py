@@ -119,8 +119,7 @@ class BaseRegisters(wiring.Component):
         # Tokens: places of their embedding rows. Ready three cycles after set_token: half products, sum.
         sets = {w: _log2(cfg.outputs(w.bits)) for w in Width}
         wide = self.embed_width == Width.INT8.value
-        with m.If(self.set_token):
-            m.d.sync += state.turn.eq(~state.turn)
+        m.d.sync += state.turn.eq(state.turn ^ self.set_token)  # no enable: it would come last
         tokens = ((state.token, self.token, Base.TOKEN), (state.token1, self.token1, Base.TOKEN1))
         for i, (token, following, which) in enumerate(tokens):
             with m.If(self.set_token):

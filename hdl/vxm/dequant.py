@@ -84,9 +84,12 @@ class Dequantiser(wiring.Component):
         exponent = delayed(m, self.exponent, 1, name="exponent")[-1]
         own_shift = delayed(m, uop.shift, 1, name="own_shift")[-1]
         bcast = delayed(m, uop.bcast, 1, name="bcast")[-1]
-        shared = Signal(SCALE_BITS, reset_less=True)
-        token = Mux(uop.sequence, self.state.token1, self.state.token)
-        m.d.sync += shared.eq(Array(self.scl)[token[:lane_bits]])
+        # Of either token: which one is meant is known as early, but the tokens come from far away.
+        second = delayed(m, uop.sequence, 1, name="second")[-1]
+        each = [Signal(SCALE_BITS, reset_less=True, name=f"shared{i}") for i in range(2)]
+        for own, token in zip(each, (self.state.token, self.state.token1), strict=True):
+            m.d.sync += own.eq(Array(self.scl)[token[:lane_bits]])
+        shared = Mux(second, each[1], each[0])
         # t + 1: the sum of both shifts; t + 2: clamped to what a 63-bit product can use.
         total = Signal(signed(9), reset_less=True)
         shift = Signal(6, reset_less=True)
