@@ -6,7 +6,7 @@ from hdl.config import SOFTMAX_BANKS
 from hdl.isa import EXPERT_BASES, Base, Queue, SfuOp, Source, TopOp, VxOp
 
 from .chains import Chains, Offer, Passes
-from .layout import HEADS_IN_WORK, Matrix
+from .layout import HEADS_IN_WORK, Matrix, ceil_div
 from .schedule import Slot, Times
 
 BANK = SOFTMAX_BANKS - 1
@@ -118,10 +118,11 @@ class Experts:
         if s.top_k == 1:
             return chosen, chosen[-1], [0]
         note, sum_register = "router softmax", chains.r_expert(s.top_k - 1)
-        exp = {"op": VxOp.EXP, "source": Source.T, "unit": 1, "bank": BANK}
+        rows = ceil_div(s.top_k, self.layout.cfg.vlanes)
+        exp = {"op": VxOp.EXP, "source": Source.T, "unit": 1, "bank": BANK, "n1": rows}
         z = t.vx(VxOp.EXP)
-        bundle = [Slot(Queue.VX, 0, exp, note), Slot(Queue.SFU, z, {"op": SfuOp.CAPTURE}, note)]
-        e = sched.place(bundle, last + t.top_row, self._sum_read + 1 - t.vx_sum)
+        bundle = [Slot(Queue.VX, 0, exp, note), Slot(Queue.SFU, z, {"op": SfuOp.CAPTURE, "n1": rows}, note)]
+        e = (rows - 1) + sched.place(bundle, last + t.top_row, self._sum_read + 1 - t.vx_sum)
         recip = {"op": SfuOp.RECIP, "dst": sum_register, "bank": BANK}
         summed = chains.scalar(recip, t.sfu_recip, e + t.vx_sum, note=note)
         self._t_read, self._sum_read = e, summed - t.sfu_recip

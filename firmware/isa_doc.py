@@ -59,7 +59,7 @@ LATENCIES: dict[tuple[Queue, int], tuple[str, ...]] = {
 """Names in :class:`hdl.timing.Timing` of what follows from an operation, and when."""
 GENERAL = (
     "issue", "phase_min", "expert", "token", "act_write", "kv_write", "value_update", "value_pace", "memory_error",
-    "table_write",
+    "table_write", "rope_pitch",
 )  # fmt: skip
 """Names in :class:`hdl.timing.Timing` that belong to no operation."""
 

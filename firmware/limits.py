@@ -10,6 +10,7 @@ import math
 
 from firmware.checkpoint import ModelShape
 from hdl.config import Config
+from hdl.timing import get_timing
 from sim.qmodel import QShape
 
 from .errors import LpuError
@@ -32,8 +33,10 @@ class Limit:
 
 def experts_per_token(cfg: Config) -> Limit:
     """Chosen experts: each takes a lane of the row of logits that the router's softmax works on."""
-    largest = cfg.experts_per_token_max
-    reason = f"vlanes = {cfg.vlanes}" if largest == cfg.vlanes else "the instruction set's expert base registers"
+    largest, elements = cfg.experts_per_token_max, cfg.vlanes * cfg.expert_rows
+    reason = "the instruction set's expert base registers"
+    if largest == elements:
+        reason = f"vlanes = {cfg.vlanes}" + (f", expert_rows = {cfg.expert_rows}" if cfg.expert_rows > 1 else "")
     return Limit("num_experts_per_tok", largest, reason)
 
 
@@ -49,12 +52,22 @@ def head_dim(cfg: Config) -> Limit:
     return Limit("head_dim", cfg.head_max, f"head_max = {cfg.head_max}")
 
 
+def hidden_size(cfg: Config) -> Limit | None:
+    """Inputs of K and Q: with one lane the rows of a RoPE pair may not come too far apart, and a row takes as long as
+    its inputs where the accumulators do not hold all rows."""
+    if cfg.vlanes > 1:
+        return None
+    pitch = get_timing(cfg).rope_pitch
+    return Limit("hidden_size", pitch * cfg.slots(8) * cfg.lanes, f"vlanes = 1, columns = {cfg.columns}")
+
+
 def check_shape(shape: ModelShape | QShape, cfg: Config) -> None:
     """Raises :class:`LpuError` naming the field, the configuration's limit and what sets it."""
     if shape.head_dim % 2:
         raise LpuError(f"head_dim = {shape.head_dim}: RoPE needs an even head size")
-    for limit, value in ((experts_per_token(cfg), shape.top_k), (head_dim(cfg), shape.head_dim)):
-        if value > limit.largest:
+    limits = ((experts_per_token(cfg), shape.top_k), (head_dim(cfg), shape.head_dim), (hidden_size(cfg), shape.d))
+    for limit, value in limits:
+        if limit is not None and value > limit.largest:
             raise LpuError(
                 f"{limit.field} = {value}: config {cfg.name} supports up to {limit.largest} ({limit.reason}); "
                 "use a larger configuration or another model"
@@ -63,8 +76,10 @@ def check_shape(shape: ModelShape | QShape, cfg: Config) -> None:
 
 def within(shape: ModelShape, cfg: Config) -> ModelShape:
     """The shape with what exceeds a limit of the configuration cut down to it."""
+    wide = hidden_size(cfg)
     return dataclasses.replace(
         shape,
+        d=min(shape.d, wide.largest) if wide else shape.d,
         top_k=min(shape.top_k, experts_per_token(cfg).largest),
         head_dim=min(shape.head_dim, head_dim(cfg).largest),
     )

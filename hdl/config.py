@@ -53,6 +53,8 @@ SOFTMAX_BANKS = 4
 """Banks of MAX and SUM: attention heads whose softmax may be in work at once."""
 MAX_EXPERTS_PER_TOKEN = 3
 """Expert base registers of the instruction set."""
+OPTION = {"option": True}
+"""Metadata of a field that a configuration's identity does not depend on while it has its default."""
 
 
 def _is_pow2(n: int) -> bool:
@@ -101,6 +103,8 @@ class Config:
     """With ``ecc``: weight words, from address 0 on, that the V cache may lie in; 0: all. A value is one byte of its
     word, so the word is read, corrected, changed and written back through a second port that also reads. A block RAM of
     ECP5 has that at up to 18 bits, not at 36 (``fpga/ecp5.py``)."""
+    expert_rows: int = dataclasses.field(default=1, metadata=OPTION)
+    """Rows of T, which holds the chosen experts' logits."""
     time_bits: int = 12
     """Bits of an instruction's issue time, relative to its phase."""
     weight_bits: int = 4
@@ -117,12 +121,15 @@ class Config:
             need(_is_pow2(getattr(self, field)), field, "must be a power of two (addresses are bit slices)")
         need(self.lanes % BLOCK == 0, "lanes", f"must be a multiple of the block of {BLOCK} elements")
         need(self.vlanes <= BLOCK, "vlanes", f"a row of the VXM must lie within one block of {BLOCK}")
-        need(self.vlanes >= 2, "vlanes", "RoPE rotates pairs of neighbouring lanes")
         need(self.columns >= self.vlanes, "columns", "each superlane owns at least one column")
         need(self.accs >= 4, "accs", "two operations in flight need two accumulators each")
         need(
             _is_pow2(self.square_lanes) and self.vlanes <= self.square_lanes <= BLOCK, "square_lanes",
             f"must be a power of two from vlanes to the block of {BLOCK}: a block comes every {BLOCK} / vlanes cycles",
+        )  # fmt: skip
+        need(
+            self.expert_rows >= 1 and self.vlanes * (self.expert_rows - 1) < MAX_EXPERTS_PER_TOKEN, "expert_rows",
+            f"rows of T hold the logits of at most {MAX_EXPERTS_PER_TOKEN} experts",
         )  # fmt: skip
         need(self.acc_bits <= 46, "acc_bits", "accumulator times 17-bit scale must stay within 63 bits")
         need(self.weight_bits in (4, 8), "weight_bits", "weights are int4 or int8")
@@ -133,8 +140,8 @@ class Config:
 
     @property
     def experts_per_token_max(self) -> int:
-        """Experts a token may choose: their logits are a row of the VXM, their addresses base registers."""
-        return min(self.vlanes, MAX_EXPERTS_PER_TOKEN)
+        """Experts a token may choose: their logits are rows of the VXM, their addresses base registers."""
+        return min(self.vlanes * self.expert_rows, MAX_EXPERTS_PER_TOKEN)
 
     @property
     def superlane_columns(self) -> int:
@@ -196,6 +203,9 @@ class Config:
         d = dataclasses.asdict(self)
         for key in ("name", "clock_hz", "weight_bits"):
             del d[key]
+        for field in dataclasses.fields(self):
+            if field.metadata.get("option") and d[field.name] == field.default:
+                del d[field.name]
         return hashlib.sha256(json.dumps(d, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -233,6 +243,14 @@ ULX3S_25F = Config(
     head_max=64, square_lanes=2, clock_hz=75e6,
 )  # fmt: skip
 
+# Every option that saves logic, in memories that a simulation fills quickly.
+LEAN = Config(
+    name="lean", lanes=8, columns=1, vlanes=1, accs=16, acc_bits=36,
+    weight_depth=4096, act_depth=128, scale_depth=2048, coef_depth=1024, vector_depth=256,
+    queue_depth=512, phase_depth=64, context_max=64, vocab_max=512, experts_max=8, topk_max=3,
+    head_max=64, square_lanes=1, expert_rows=2,
+)  # fmt: skip
+
 # No error correction: nothing upsets a simulator's arrays, and its memories are what a simulation of this size is
 # made of.
 LARGE = Config(
@@ -242,7 +260,7 @@ LARGE = Config(
     time_bits=20, weight_bits=8,
 )  # fmt: skip
 
-CONFIGS = {c.name: c for c in (TINY, ULX3S_25F, ULX3S_45F, ULX3S_85F, LARGE)}
+CONFIGS = {c.name: c for c in (TINY, LEAN, ULX3S_25F, ULX3S_45F, ULX3S_85F, LARGE)}
 
 
 def get_config(name: str) -> Config:

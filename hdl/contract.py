@@ -11,7 +11,10 @@ from .image import Param
 from .isa import PHASE_FIELDS, get_isa
 from .timing import get_timing
 
-PROPERTIES = ("dot", "gather", "acc", "max", "act_write", "kv_write", "value_pace", "sxm_act", "sxm_kv", "memory_error")
+PROPERTIES = (
+    "dot", "gather", "acc", "max", "vx_rope", "act_write", "kv_write", "value_pace", "sxm_act", "sxm_kv",
+    "memory_error",
+)  # fmt: skip
 """Latencies that depend on the configuration."""
 
 

@@ -241,9 +241,10 @@ class SumOfSquares(wiring.Component):
             negative = reg(Mux(high[-1], low << half - 1, 0), f"cross_c{i}")
             crosses.append(reg(tree(positive) - negative, f"cross{i}"))
             squares[i] = reg(squares[i], f"squares_late{i}")
-        half_lanes = self.lanes // 2
-        square_sums = [reg(tree(squares[i : i + half_lanes]), f"square_sum{i}") for i in (0, half_lanes)]
-        cross_sums = [reg(tree(crosses[i : i + half_lanes]), f"cross_sum{i}") for i in (0, half_lanes)]
+        half_lanes = max(1, self.lanes // 2)
+        starts = range(0, self.lanes, half_lanes)
+        square_sums = [reg(tree(squares[i : i + half_lanes]), f"square_sum{i}") for i in starts]
+        cross_sums = [reg(tree(crosses[i : i + half_lanes]), f"cross_sum{i}") for i in starts]
         # Not negative: a sum of squares.
         block_bits = 2 * ACT_BITS - 1 + half_lanes.bit_length()
         block = reg((tree(square_sums) + (tree(cross_sums) << half + 1))[:block_bits], "block")

@@ -73,14 +73,24 @@ class Timing:
     @property
     def max(self) -> int:
         """Last ACC micro-op of an instruction with max = 1 at t: a VX.EXP at t + max may use MAX."""
-        return self.acc + 3 + (2 if self.cfg.vlanes > 4 else 0)
+        levels = 0 if self.cfg.vlanes == 1 else 1 if self.cfg.vlanes <= 4 else 2
+        return self.acc + 1 + 2 * levels
 
     vx_pass: int = 3
     vx_add: int = 3
     vx_gain: int = 8
-    vx_rope: int = 7
     vx_exp: int = 12
     vx_silu: int = 14
+
+    @property
+    def rope_pitch(self) -> int:
+        """With one lane the elements of a RoPE pair are rows: the second comes at most this long after the first."""
+        return 16
+
+    @property
+    def vx_rope(self) -> int:
+        """Latency of ROPE. With one lane a row waits for the other one of its pair: narrowed 1, written 1, read 1."""
+        return 7 if self.cfg.vlanes > 1 else 7 + self.rope_pitch + 1
 
     def vx(self, op: VxOp) -> int:
         """VX at t samples its source, X and C in cycle t; Z carries the result in cycle t + vx(op).

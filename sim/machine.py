@@ -269,9 +269,11 @@ class TokenRun:
         # The last cycle in which each row of vector memory was written.
         self.vector_writes: dict[int, int] = {}
         self.gate = np.zeros(self.cfg.vlanes, np.int64)
-        self.captured = np.zeros(self.cfg.vlanes, np.int64)
+        self.turning: tuple[int, np.ndarray, np.ndarray] | None = None
+        """With one lane, the first row of a RoPE pair: its cycle, itself, its coefficient."""
+        self.captured = np.zeros(self.cfg.vlanes * self.cfg.expert_rows, np.int64)
         self.listed: list[tuple[int, int]] = []  # (-key, id)
-        self.row_t = np.zeros(self.cfg.vlanes, np.int64)
+        self.row_t = np.zeros(self.cfg.vlanes * self.cfg.expert_rows, np.int64)
         self.chosen = 0
         self.emitted = 0
         """Expert of the last step of an EMIT to the base registers."""
@@ -440,17 +442,18 @@ class TokenRun:
 
     def _source(self, cycle: int, uop: Uop) -> np.ndarray:
         source = Source(uop["source"])
-        if source is Source.T:
-            self._sample_t(cycle, uop)
-        return self.row_t.copy() if source is Source.T else self._get(source.name, cycle, uop)
+        return self._sample_t(cycle, uop) if source is Source.T else self._get(source.name, cycle, uop)
 
-    def _sample_t(self, cycle: int, uop: Uop) -> None:
-        """T is one row, and only the lanes of chosen experts hold something; EXP leaves out the others."""
+    def _sample_t(self, cycle: int, uop: Uop) -> np.ndarray:
+        """T is a row or a few, and only the elements of chosen experts hold something; EXP leaves out the others."""
+        v, rows = self.cfg.vlanes, self.cfg.expert_rows
         exp = uop["op"] == VxOp.EXP
-        for lane in range(1 if exp else self.cfg.vlanes):
-            self.hazards.need(f"T[{lane}]", cycle)
-        if exp and uop.idx:
-            raise MachineError(f"EXP of more rows than T has: {uop}")
+        if uop.idx >= rows and (exp or rows > 1):
+            raise MachineError(f"{VxOp(uop['op']).name} of more rows than T has: {uop}")
+        first = uop.idx * v if rows > 1 else 0
+        for element in [0] if exp else range(first, first + v):
+            self.hazards.need(f"T[{element}]", cycle)
+        return self.row_t[first : first + v].copy()
 
     def _row(self, what: str, memory: np.ndarray, row: int, uop: Uop, read: bool = True) -> np.ndarray:
         """A row of a memory; what is beyond its end is not there, what nobody has written means nothing."""
@@ -583,6 +586,8 @@ class TokenRun:
             z = nx.add(source, self._get("X", cycle, uop))
         elif op is VxOp.GAIN:
             z = nx.gain(source, self._get("C", cycle, uop), uop["fshift"], shift)
+        elif op is VxOp.ROPE and self.cfg.vlanes == 1:
+            return self._rope_rows(cycle, uop, source, self._get("C", cycle, uop))
         elif op is VxOp.ROPE:
             z = nx.rope(source, self._get("C", cycle, uop))
         elif op is VxOp.EXP:
@@ -595,6 +600,22 @@ class TokenRun:
         self._put("Z", cycle + self.t.vx(op), z)
         return f"Z = {z.tolist()}"
 
+    def _rope_rows(self, cycle: int, uop: Uop, source: np.ndarray, coef: np.ndarray) -> str:
+        """The elements of a pair are rows: both results are known with the second one."""
+        if uop.idx % 2 == 0:
+            if uop.last:
+                raise MachineError(f"ROPE of an odd number of rows: {uop}")
+            self.turning = cycle, source, coef
+            return "first of a pair"
+        assert self.turning is not None, "it was of this instruction"
+        first, other, cos = self.turning
+        if cycle - first > self.t.rope_pitch:
+            raise MachineError(f"ROPE: rows of a pair are more than {self.t.rope_pitch} cycles apart: {uop}")
+        z = nx.rope(np.concatenate([other, source]), np.concatenate([cos, coef]))
+        for at, row in ((first, z[:1]), (cycle, z[1:])):
+            self._put("Z", at + self.t.vx(VxOp.ROPE), row)
+        return f"Z = {z.tolist()}"
+
     def _exp(self, cycle: int, uop: Uop, source: np.ndarray) -> np.ndarray:
         v, bank = self.cfg.vlanes, uop["bank"]
         self._count(uop)
@@ -602,7 +623,7 @@ class TokenRun:
         routed = uop["source"] == Source.T
         if not routed:
             self.hazards.need(f"MAX[{bank}]", cycle)
-        top = int(source[0]) if routed else self.max[bank]
+        top = int(self.row_t[0]) if routed else self.max[bank]
         limit = self.chosen if routed else self.keys
         p = np.where(uop.idx * v + np.arange(v) < limit, nx.exp2_neg(top - source), 0)
         first, total = uop.idx == 0, int(p.sum())
@@ -617,11 +638,14 @@ class TokenRun:
     def _sfu(self, cycle: int, uop: Uop) -> str:
         op, dst = SfuOp(uop["op"]), uop["dst"]
         if op is SfuOp.CAPTURE:
-            row = self._get("Z", cycle, uop)
+            row, v, rows = self._get("Z", cycle, uop), self.cfg.vlanes, self.cfg.expert_rows
+            if rows > 1 and uop.idx >= rows:
+                raise MachineError(f"CAPTURE of more rows than P has: {uop}")
+            first = uop.idx * v if rows > 1 else 0
 
             def capture() -> None:
-                self.captured = row
-                self.hazards.define("P")
+                self.captured[first : first + v] = row
+                self.hazards.define("P" if rows == 1 else f"P[{first // v}]")
 
             self.effects[cycle + self.t.sfu_capture].append(capture)
             return f"P = {row.tolist()}"
@@ -635,9 +659,9 @@ class TokenRun:
             self.hazards.need(f"R[{uop['a']}]", cycle)
             value, latency = nx.scalar_mul(self.scalars[uop["a"]], self.m.constants[uop["b"]]), self.t.sfu_mul
         else:
-            self.hazards.need("P", cycle)
             self.hazards.need(f"R[{uop['a']}]", cycle)
             p = int(self._row("P", self.captured, uop["b"], uop))
+            self.hazards.need("P" if self.cfg.expert_rows == 1 else f"P[{uop['b'] // self.cfg.vlanes}]", cycle)
             if not 0 <= p <= nx.ONE:
                 raise MachineError(f"P[{uop['b']}] = {p} is no probability: {uop}")
             value = nx.scalar_mul(nx.prob_scalar(p), self.scalars[uop["a"]])

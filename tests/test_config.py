@@ -19,12 +19,13 @@ BEYOND: tuple[tuple[str, dict[str, int], str], ...] = (
     ("vlanes", {"vlanes": 3}, "power of two"),
     ("vlanes", {"vlanes": 0}, "power of two"),
     ("vlanes", {"vlanes": 16, "columns": 16}, "within one block"),
-    ("vlanes", {"vlanes": 1}, "pairs of neighbouring lanes"),
     ("accs", {"accs": 6}, "power of two"),
     ("accs", {"accs": 2}, "two accumulators each"),
     ("square_lanes", {"square_lanes": 6}, "power of two from vlanes"),
     ("square_lanes", {"square_lanes": 2}, "power of two from vlanes"),
     ("square_lanes", {"square_lanes": 16}, "power of two from vlanes"),
+    ("expert_rows", {"expert_rows": 0}, "at most 3 experts"),
+    ("expert_rows", {"expert_rows": 2}, "at most 3 experts"),
     ("acc_bits", {"acc_bits": 47}, "within 63 bits"),
     ("weight_bits", {"weight_bits": 6}, "int4 or int8"),
     ("topk_max", {"topk_max": 2}, "the router"),
@@ -34,7 +35,8 @@ BEYOND: tuple[tuple[str, dict[str, int], str], ...] = (
 )
 """The field that the message names, what is changed of the tiny size, and words of the reason."""
 AT = (
-    {"lanes": 16}, {"vlanes": 2}, {"vlanes": 8, "columns": 8}, {"columns": 4}, {"accs": 4}, {"square_lanes": 4},
+    {"lanes": 16}, {"vlanes": 2}, {"vlanes": 1, "expert_rows": 3}, {"vlanes": 8, "columns": 8},
+    {"columns": 4}, {"accs": 4}, {"square_lanes": 4},
     {"square_lanes": 8}, {"acc_bits": 46}, {"weight_bits": 4}, {"weight_bits": 8}, {"topk_max": 3},
     {"value_depth": 0}, {"head_max": 8}, {"head_max": 256},
 )  # fmt: skip
@@ -71,6 +73,14 @@ def test_every_check_has_a_case() -> None:
         seen.add((field, str(refused.value).split(": ", 2)[2]))
     # One of them is in a loop, over four fields.
     assert len(seen) == len(checks) - 1 + len(("lanes", "columns", "vlanes", "accs"))
+
+
+def test_an_option_counts_only_where_it_is_used() -> None:
+    """The identity of a size from before an option is still that of the size without it."""
+    options = [f for f in dataclasses.fields(Config) if f.metadata.get("option")]
+    assert options
+    assert (TINY.hash(), get_config("large").hash()) == ("888c009ab7394cd3", "70f679cff44e2afa")
+    assert changed({"vlanes": 1}).hash() != changed({"vlanes": 1, "expert_rows": 2}).hash()
 
 
 def test_named_sizes() -> None:

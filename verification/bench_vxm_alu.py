@@ -30,32 +30,57 @@ async def operations(dut: Any) -> None:
     sums = [0] * SOFTMAX_BANKS
     histories: list[list[tuple[int, int]]] = [[] for _ in range(SOFTMAX_BANKS)]
     waiting: tuple[Any, int] | None = None  # row of g of a SILU, and its index
+    turning: dict[int, tuple[int, Any, Any]] = {}
+    """With one lane: cycle of a second row of ROPE -> cycle, row and coefficient of the first one."""
     exp_idx, exp_bank = 0, 0
     done = dict.fromkeys(VxOp, 0)
 
     # What comes out of the table's block RAM before the first read of a simulation, Icarus has as X: it is let through.
     for t in range(timing.vx_silu, 1500 + timing.vx_silu):
-        if rng.random() < 0.15:
+        first_row = turning.pop(t, None)
+        if rng.random() < 0.15 and first_row is None:
             continue
         op = VxOp.SILU if waiting and rng.random() < 0.5 else VxOp(int(rng.integers(len(VxOp))))
+        op = VxOp.ROPE if first_row else op
         finish = t + timing.vx(op)
-        if finish in on_z and not (op == VxOp.SILU and waiting is None):
+        apart = int(rng.integers(1, timing.rope_pitch + 1)) if op == VxOp.ROPE and v == 1 else 0
+        if first_row is None and (finish in on_z or finish + apart in on_z) and not (
+            op == VxOp.SILU and waiting is None
+        ):
             continue
-        data = {s: corner_ints(rng, WORD, v) for s in (Source.Y, Source.X, Source.T)}
+        if apart and first_row is None and turning:
+            continue
+        data = {s: corner_ints(rng, WORD, v) for s in (Source.Y, Source.X)}
+        data[Source.T] = corner_ints(rng, WORD, v * cfg.expert_rows)
         kind = rng.random()
         if kind < 0.5:  # within 18 bits, as they mostly are
             data = {s: d >> 14 for s, d in data.items()}
         source = Source(int(rng.integers(4)))
+        if first_row and source == Source.Z and t not in on_z:
+            source = Source.X
         if source == Source.Z:
             if t not in on_z:
                 continue
             data[Source.Z] = on_z[t]
-        src = data[source]
         coef = corner_ints(rng, 16, v)
         bank, unit, fshift = int(rng.integers(SOFTMAX_BANKS)), int(rng.random() < 0.4), int(rng.integers(16))
         shift = int(rng.integers(64)) if rng.random() < 0.2 else int(rng.integers(24))
         maxima, count, keys = corner_ints(rng, WORD, SOFTMAX_BANKS), int(rng.integers(4)), int(rng.integers(3 * v))
         idx, first = int(rng.integers(4)), int(rng.random() < 0.5)
+        if op == VxOp.EXP:
+            # Instructions of several rows; others may stand between them.
+            if exp_idx == 0 or rng.random() < 0.3:
+                exp_idx, exp_bank = 0, bank
+            idx, first, bank = exp_idx, int(exp_idx == 0), exp_bank
+            exp_idx += 1
+        elif op == VxOp.SILU:
+            idx = idx & ~1 if waiting is None else waiting[1] + 1
+        elif op == VxOp.ROPE:
+            idx = idx & ~1 | (first_row is not None)
+        src = data[source]
+        if source == Source.T:
+            at = min(idx % (1 << (cfg.expert_rows - 1).bit_length()), cfg.expert_rows - 1) * v
+            src = src[at : at + v]
         z: Any = None
         if op == VxOp.PASS:
             z = src
@@ -63,30 +88,32 @@ async def operations(dut: Any) -> None:
             z = nx.add(src, data[Source.X])
         elif op == VxOp.GAIN:
             z = nx.gain(src, coef, fshift, shift)
-        elif op == VxOp.ROPE:
+        elif op == VxOp.ROPE and v > 1:
             z = nx.rope(src, coef)
+        elif op == VxOp.ROPE and first_row is None:
+            turning[t + apart] = t, src, coef
+            on_z[finish] = on_z[finish + apart] = None  # kept free
+        elif first_row:
+            before, other, cos = first_row
+            pair = nx.rope(np.concatenate([other, src]), np.concatenate([cos, coef]))
+            z, on_z[before + timing.vx(op)] = pair[1:], pair[:1]
+            plan.expect_row(before + timing.vx(op), "z", pair[:1], WORD, f"ROPE issued at {before} and {t}")
         elif op == VxOp.EXP:
-            # Instructions of several rows; others may stand between them.
-            if exp_idx == 0 or rng.random() < 0.3:
-                exp_idx, exp_bank = 0, bank
-            idx, first, bank = exp_idx, int(exp_idx == 0), exp_bank
-            exp_idx += 1
             top = data[Source.T][0] if source == Source.T else maxima[bank]
             if source != Source.T and rng.random() < 0.8:
                 # Near the maximum, where something is left.
                 top = int(nx.sat(src.max() + int(rng.integers(-3, 9000)), WORD))
                 maxima[bank] = top
-            inside = np.arange(v) < count if source == Source.T else idx * v + np.arange(v) < keys
+            element = np.arange(v) + idx * v * (source != Source.T or cfg.expert_rows > 1)
+            inside = element < (count if source == Source.T else keys)
             p = np.where(inside, nx.exp2_neg(int(top) - src), 0)
             z = p if unit else nx.exp_out(p, coef, shift)
             sums[bank] = (0 if first else sums[bank]) + int(p.sum())
             histories[bank].append((t + timing.vx_sum, sums[bank]))
         elif waiting is None:
-            waiting = (src, idx & ~1)
-            idx &= ~1
+            waiting = (src, idx)
         else:
-            g, idx = waiting[0], waiting[1] + 1
-            z = nx.silu(g, src, fshift, shift)
+            z = nx.silu(waiting[0], src, fshift, shift)
             waiting = None
         plan.drive(
             t,
@@ -101,6 +128,7 @@ async def operations(dut: Any) -> None:
             done[op] += 1
             plan.expect_row(finish, "z", z, WORD, f"{op.name} issued at {t}, shift {shift}, fshift {fshift}")
     assert min(done.values()) > 20, done
+    on_z = {at: row_z for at, row_z in on_z.items() if row_z is not None}  # without a pair that was not finished
     for bank, steps in enumerate(histories):
         plan.expect_steps("sums", steps, max(on_z) + 1, bits=SUM_BITS, lane=bank, what=f"SUM[{bank}]")
     print(f"seed {ctx.seed}: {await plan.run(dut)} comparisons, {done}")

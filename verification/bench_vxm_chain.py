@@ -98,14 +98,19 @@ async def softmax_router_and_token(dut: Any) -> None:
             plan.expect(at + 2, "expert_valid", 1, bits=1)
             plan.expect(at + 2, "expert_index", i, bits=2)
             plan.expect(at + 2, "expert_id", int(best[i]), bits=(cfg.experts_max - 1).bit_length())
-        # Weights of the experts: softmax over row T, then PROB.
+        # Weights of the experts: softmax over the rows of T, then PROB.
         t += timing.top_step + timing.top_row
-        uop = micro_op(cfg, Queue.VX, op=VxOp.EXP, source=Source.T, unit=1, bank=bank, shift=9, first=1)
-        plan.drive(t, vx=uop)
         p = nx.exp(y[best], y[best[0]])
-        plan.expect_row(t + timing.vx_exp, "z", [*p, *[0] * (v - 2)], WORD, f"case {case}: router weights")
+        for i in range(-(-2 // v)):
+            uop = micro_op(cfg, Queue.VX, op=VxOp.EXP, source=Source.T, unit=1, bank=bank, shift=9, idx=i,
+                           first=int(i == 0))  # fmt: skip
+            plan.drive(t + i, vx=uop)
+            weights = np.pad(p, (0, max(0, v - 2)))[i * v : i * v + v]
+            plan.expect_row(t + i + timing.vx_exp, "z", weights, WORD, f"case {case}: router weights")
+            capture = micro_op(cfg, Queue.SFU, op=SfuOp.CAPTURE, idx=i)
+            plan.drive(t + i + timing.vx_exp, sfu=capture)
+        t += -(-2 // v) - 1
         plan.drive(t + timing.vx_sum, sfu=micro_op(cfg, Queue.SFU, op=SfuOp.RECIP, dst=6, bank=bank))
-        plan.drive(t + timing.vx_exp, sfu=micro_op(cfg, Queue.SFU, op=SfuOp.CAPTURE))
         t += max(timing.vx_sum + timing.sfu_recip, timing.vx_exp + timing.sfu_capture)
         plan.drive(t, sfu=micro_op(cfg, Queue.SFU, op=SfuOp.PROB, dst=7, a=6, b=1))
         t += timing.sfu_prob

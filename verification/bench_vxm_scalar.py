@@ -45,14 +45,14 @@ async def registers(dut: Any) -> None:
                    load__data=mantissa | (exponent & 255) << 16)  # fmt: skip
     history = [[(0, nx.Scalar(0, 0) if i else nx.UNIT)] for i in range(SCALARS)]
     writes: set[tuple[int, int]] = set()
-    captured: Any = None
+    captured = np.full((cfg.expert_rows, cfg.vlanes), -1)
 
     def register(i: int, cycle: int) -> nx.Scalar:
         return max((h for h in history[i] if h[0] <= cycle), key=lambda h: h[0])[1]
 
     start, end = SCALARS + 2, 1200
     for t in range(start, end):
-        op = SfuOp(int(rng.integers(len(SfuOp)))) if captured is not None else SfuOp.CAPTURE
+        op = SfuOp(int(rng.integers(len(SfuOp)))) if captured.min() >= 0 else SfuOp.CAPTURE
         dst, a, b, bank = (int(rng.integers(SCALARS)) for _ in range(4))
         bank %= SOFTMAX_BANKS
         if rng.random() < 0.2 or (op in latency and (dst, t + latency[op]) in writes):
@@ -61,7 +61,7 @@ async def registers(dut: Any) -> None:
         sums = [_unsigned(rng, 40) for _ in range(SOFTMAX_BANKS)]
         p_row = np.where(rng.random(cfg.vlanes) < 0.3, rng.choice([0, 1, 65536, 65535], cfg.vlanes),
                          rng.integers(0, 65537, cfg.vlanes) >> rng.integers(0, 17, cfg.vlanes))  # fmt: skip
-        result = None
+        result, idx = None, int(rng.integers(cfg.expert_rows))
         if op == SfuOp.RSQRT:
             over = int(rng.random() < 0.1)
             result = nx.rsqrt((1 << SUMSQ_BITS) - 1 if over else sumsq, eps)
@@ -71,10 +71,10 @@ async def registers(dut: Any) -> None:
         elif op == SfuOp.MUL:
             result = nx.scalar_mul(register(a, t), constants[b])
         elif op == SfuOp.PROB:
-            result = nx.scalar_mul(nx.prob_scalar(int(captured[b % cfg.vlanes])), register(a, t))
+            result = nx.scalar_mul(nx.prob_scalar(int(captured.reshape(-1)[b % captured.size])), register(a, t))
         else:
-            captured = p_row
-        plan.drive(t, uop=micro_op(cfg, Queue.SFU, op=op, dst=dst, a=a, b=b, bank=bank), sumsq=sumsq, eps=eps,
+            captured[idx] = p_row
+        plan.drive(t, uop=micro_op(cfg, Queue.SFU, op=op, dst=dst, a=a, b=b, bank=bank, idx=idx), sumsq=sumsq, eps=eps,
                    sums=row(sums, 40), z=row(p_row, WORD))  # fmt: skip
         if result is not None and dst != 0:
             writes.add((dst, t + latency[op]))

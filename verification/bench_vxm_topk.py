@@ -30,7 +30,8 @@ async def router_and_sampling(dut: Any) -> None:
     experts: dict[int, tuple[int, int]] = {}
     tokens: dict[int, int] = {}
     whose: dict[int, int] = {}
-    rows: list[list[tuple[int, int]]] = [[] for _ in range(v)]
+    elements = v * cfg.expert_rows
+    rows: list[list[tuple[int, int]]] = [[] for _ in range(elements)]
     counts: list[tuple[int, int]] = []
     position, turn, seeds = 5, 0, [0x12345678, 0x9ABCDEF0]
     second = 0
@@ -77,7 +78,7 @@ async def router_and_sampling(dut: Any) -> None:
             for i in range(k):
                 at = start + i * timing.top_step
                 experts[at + 2] = (i, int(best[i]))
-                if i < v:
+                if i < elements:
                     rows[i].append((at + timing.top_row, int(logits[best[i]])))
                 counts.append((at + timing.top_row, i + 1))
             t = emit(start, k, 1) + timing.top_step + int(rng.integers(3))
@@ -128,7 +129,7 @@ async def router_and_sampling(dut: Any) -> None:
     for cycle, token in tokens.items():
         plan.expect(cycle, "token", token, bits=cfg.token_bits, what="token")
         plan.expect(cycle, "sequence", whose[cycle], bits=1, what="whose token")
-    for lane in range(v):
+    for lane in range(elements):
         plan.expect_steps("t", rows[lane], t, bits=WORD, lane=lane, what="row T")
     plan.expect_steps("count", counts, t, bits=2, what="count")
     print(f"seed {ctx.seed}: {await plan.run(dut)} comparisons, {len(experts)} experts, {len(tokens)} tokens")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fpga.board import BoardCore
 from fpga.board_sim import BAUD, CLOCK_HZ
 from fpga.netlist import BLOCK_MODELS
@@ -36,27 +38,32 @@ def _uart(name: str, clock_hz: float, baud: float) -> Bench:
     )
 
 
-def _random(name: str, what: str, *, slow: bool = False, **params: int | str) -> Bench:
+def _random(
+    name: str, what: str, *, configs: Sequence[str] = ("tiny",), slow: bool = False, **params: int | str
+) -> Bench:
     """Random programs or models on the core that the bench of a block uses."""
-    return Bench(name, ProbedCore, f"verification.bench_{what}", params=params, timeout_s=3600 if slow else 600,
-                 slow=slow, exported=True, build="block")  # fmt: skip
+    return Bench(name, ProbedCore, f"verification.bench_{what}", configs, params=params,
+                 timeout_s=3600 if slow else 600, slow=slow, exported=True, build="block")  # fmt: skip
 
+
+BOTH = ("tiny", "lean")
+"""A size with every feature, and one with every option that saves logic."""
 
 BENCHES = [
     Bench("selftest", lambda cfg: Echo(), "verification.bench_selftest"),
     Bench("host", HostLink, "verification.bench_host"),
-    Bench("icu", IcuProbe, "verification.bench_icu"),
-    Bench("mem", MemSlices, "verification.bench_mem"),
+    Bench("icu", IcuProbe, "verification.bench_icu", BOTH),
+    Bench("mem", MemSlices, "verification.bench_mem", BOTH),
     Bench("mem_exported", MemSlices, "verification.bench_mem", exported=True),
     Bench("mapped", lambda cfg: BankKinds(), "verification.bench_mapped", exported=True),
-    Bench("mxm", lambda cfg: Mxm(shallow(cfg)), "verification.bench_mxm"),
-    Bench("sxm", Sxm, "verification.bench_sxm"),
-    Bench("vxm_dequant", Dequantiser, "verification.bench_vxm_dequant"),
-    Bench("vxm_alu", VectorAlu, "verification.bench_vxm_alu"),
-    Bench("vxm_scalar", ScalarUnit, "verification.bench_vxm_scalar"),
-    Bench("vxm_topk", TopK, "verification.bench_vxm_topk"),
-    Bench("vxm_chain", Vxm, "verification.bench_vxm_chain"),
-    Bench("datapath", lambda cfg: Datapath(shallow(cfg)), "verification.bench_datapath"),
+    Bench("mxm", lambda cfg: Mxm(shallow(cfg)), "verification.bench_mxm", BOTH),
+    Bench("sxm", Sxm, "verification.bench_sxm", BOTH),
+    Bench("vxm_dequant", Dequantiser, "verification.bench_vxm_dequant", BOTH),
+    Bench("vxm_alu", VectorAlu, "verification.bench_vxm_alu", BOTH),
+    Bench("vxm_scalar", ScalarUnit, "verification.bench_vxm_scalar", BOTH),
+    Bench("vxm_topk", TopK, "verification.bench_vxm_topk", BOTH),
+    Bench("vxm_chain", Vxm, "verification.bench_vxm_chain", BOTH),
+    Bench("datapath", lambda cfg: Datapath(shallow(cfg)), "verification.bench_datapath", BOTH),
     Bench("block", ProbedCore, "verification.bench_block", exported=True),
     _random("programs", "programs", count=2, corrupted=2, thorough="verilator"),
     _random("models", "models", count=1, most=12, context=6),

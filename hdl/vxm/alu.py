@@ -18,7 +18,7 @@ import dataclasses
 from typing import Any
 
 from amaranth import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, wiring
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..config import COEF_FRAC, MAX_EXPERTS_PER_TOKEN, PROB_BITS, SCALE_BITS, SOFTMAX_BANKS, WORD, Config
@@ -32,10 +32,15 @@ from .function import Interpolator
 SUM_BITS = 40
 _A = 5
 """Distance from Z of the last multiplier's operands."""
-_AT = {VxOp.ROPE: 2, VxOp.GAIN: 3, VxOp.EXP: 3 + INTERPOLATION, VxOp.SILU: 5 + INTERPOLATION}
-"""Cycles after t in which they stand there."""
+_AT = {VxOp.GAIN: 3, VxOp.EXP: 3 + INTERPOLATION, VxOp.SILU: 5 + INTERPOLATION}
+"""Cycles after t in which they stand there; of ROPE, :func:`_rope_at`."""
 _ON = _A - 3
 """An operation is marked until its product is there."""
+
+
+def _rope_at(cfg: Config) -> int:
+    """Likewise of ROPE, whose elements wait for each other where they are rows."""
+    return get_timing(cfg).vx_rope - _A
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +56,12 @@ class VectorAlu(wiring.Component):
     """VX micro-ops -> stream Z (V lanes, 32 bit signed), ``timing.vx(op)`` cycles later.
 
     Sampled at t: ``uop``, ``y``, ``x``, ``t`` (rows of V x 32 bit signed), ``c`` (V x 16 bit signed),
-    ``maximum`` (banks of MAX) and ``count`` (experts the last EMIT took: lanes of T in use). ``sums``: the banks of
+    ``maximum`` (banks of MAX) and ``count`` (experts the last EMIT took: elements of T in use). ``sums``: the banks of
     SUM (40 bit unsigned), complete ``timing.vx_sum`` after the last micro-op of an EXP; the first micro-op of an
-    EXP begins a new sum. EXP of stream T takes lane 0 of T as its maximum and ``count`` as its length.
+    EXP begins a new sum. EXP of stream T takes the first element of T as its maximum and ``count`` as its length;
+    where T has several rows, the micro-op's index picks one.
+
+    With one lane, ROPE takes pairs of rows, the second one at most ``timing.rope_pitch`` after the first.
     """
 
     def __init__(self, cfg: Config):
@@ -65,7 +73,7 @@ class VectorAlu(wiring.Component):
             "state": In(run_state_layout(cfg)),
             "y": In(row),
             "x": In(row),
-            "t": In(row),
+            "t": In(data.ArrayLayout(signed(WORD), v * cfg.expert_rows)),
             "c": In(data.ArrayLayout(signed(SCALE_BITS), v)),
             "maximum": In(data.ArrayLayout(signed(WORD), SOFTMAX_BANKS)),
             "count": In(range(MAX_EXPERTS_PER_TOKEN + 1)),
@@ -80,10 +88,11 @@ class VectorAlu(wiring.Component):
         lane_bits = (v - 1).bit_length()
         assert timing.vx_pass == timing.vx_add == 3
         assert all(timing.vx(op) == at + _A for op, at in _AT.items())
+        rope_at = _rope_at(cfg)
 
         # Control: on[op][i] marks the operation i cycles after its micro-op.
         on: dict[VxOp, list[Any]] = {}
-        for op, at in _AT.items():
+        for op, at in ((VxOp.ROPE, rope_at), *_AT.items()):
             active = uop.valid & (uop.op == op)
             if op == VxOp.SILU:
                 active = active & uop.idx[0]
@@ -104,10 +113,14 @@ class VectorAlu(wiring.Component):
         coarse_shift, fine_shift = delayed(m, product_shift, _A - 2, name="product_shift")[-2:]
 
         # Cycle t: source row, maximum, and which of the elements exist.
+        row_t: Any = self.t
+        if cfg.expert_rows > 1:
+            which = uop.idx[: (cfg.expert_rows - 1).bit_length()]
+            row_t = [Array(self.t[row * v + lane] for row in range(cfg.expert_rows))[which] for lane in range(v)]
         source = [Signal(signed(WORD), reset_less=True, name=f"source{lane}") for lane in range(v)]
         for lane in range(v):
             with m.Switch(uop.source):
-                rows = ((Source.Y, self.y), (Source.X, self.x), (Source.Z, self.z), (Source.T, self.t))
+                rows = ((Source.Y, self.y), (Source.X, self.x), (Source.Z, self.z), (Source.T, row_t))
                 for name, row in rows:
                     with m.Case(name):
                         m.d.sync += source[lane].eq(row[lane])
@@ -118,6 +131,8 @@ class VectorAlu(wiring.Component):
         for lane in range(v):
             element = Cat(Const(lane, lane_bits), uop.idx)
             taken = lane < self.count if lane < MAX_EXPERTS_PER_TOKEN else Const(0)
+            if cfg.expert_rows > 1:
+                taken = element < self.count
             m.d.sync += inside[lane].eq(Mux(from_t, taken, element < self.state.keys))
         inside_exp = delayed(m, inside, _AT[VxOp.EXP] - 3, name="inside")[-1]
 
@@ -130,8 +145,12 @@ class VectorAlu(wiring.Component):
         for lane in range(v):
             exp2, sigmoid = self._functions(m, lane, on[VxOp.SILU][2])
             coef = delayed(m, self.c[lane], _AT[VxOp.EXP] - 1, name=f"coef{lane}")
-            cos, sin = (delayed(m, self.c[i], _AT[VxOp.ROPE] - j, name=f"c{i}_{lane}")[-1]
-                        for i, j in ((lane & ~1, 1), (lane | 1, 0)))  # fmt: skip
+            if v > 1:
+                cos, sin = (delayed(m, self.c[i], rope_at - j, name=f"c{i}_{lane}")[-1]
+                            for i, j in ((lane & ~1, 1), (lane | 1, 0)))  # fmt: skip
+                turning, crossing = narrowed[lane], narrow[lane ^ 1]
+            else:
+                turning, crossing, cos, sin, rope_odd = self._pair_of_rows(m, narrowed[0], on[VxOp.ROPE])
             p = self._exp(m, lane, source[lane], maximum, inside_exp[lane], on[VxOp.EXP], exp2)
             probabilities.append(p)
             silu = self._silu(m, lane, source[lane], fshift, gate, on[VxOp.SILU], sigmoid)
@@ -139,8 +158,8 @@ class VectorAlu(wiring.Component):
             u = delayed(m, narrow[lane], _AT[VxOp.SILU] - 3, name=f"u{lane}")[-1]
             exp_on, exp_unit = on[VxOp.EXP][_AT[VxOp.EXP] - 1], unit[_AT[VxOp.EXP] - 1]
             pairs = [
-                (self._when(m, on[VxOp.ROPE][1], narrowed[lane], f"rope_a{lane}"),
-                 self._when(m, on[VxOp.ROPE][1], cos, f"rope_b{lane}")),
+                (self._when(m, on[VxOp.ROPE][rope_at - 1], turning, f"rope_a{lane}"),
+                 self._when(m, on[VxOp.ROPE][rope_at - 1], cos, f"rope_b{lane}")),
                 (self._gain(m, lane, source[lane], fshift, on[VxOp.GAIN]),
                  self._when(m, on[VxOp.GAIN][2], coef[2], f"gain_b{lane}")),
                 (p, self._when(m, exp_on, Mux(exp_unit, 1, coef[-1]), f"exp_b{lane}")),
@@ -157,8 +176,12 @@ class VectorAlu(wiring.Component):
                     m.d.comb += wide.eq(value)
                     total = total | wide.as_unsigned()
                 m.d.comb += port.eq(total.as_signed())
-            m.d.comb += [cross.a.eq(narrow[lane ^ 1]), cross.b.eq(sin)]
-            both = last.p - cross.p if lane % 2 == 0 else last.p + cross.p
+            m.d.comb += [cross.a.eq(crossing), cross.b.eq(sin)]
+            if v > 1:
+                both = last.p - cross.p if lane % 2 == 0 else last.p + cross.p
+            else:
+                flipped = (cross.p.as_unsigned() ^ (~rope_odd).replicate(len(cross.p))).as_signed()
+                both = last.p + flipped + ~rope_odd
             turned = self._when(m, on[VxOp.ROPE][-1], both >> COEF_FRAC - 1, f"turned{lane}")
 
             addend = Signal(signed(WORD), reset_less=True, name=f"addend{lane}")
@@ -182,6 +205,38 @@ class VectorAlu(wiring.Component):
         out = Signal.like(value, reset_less=True, name=name)
         m.d.sync += out.eq(Mux(on, value, 0))
         return out
+
+    def _pair_of_rows(self, m: Module, narrowed: Value, on: list[Any]) -> tuple[Value, Value, Value, Value, Value]:
+        """ROPE of one lane: a row's factors of cos and sin, and those, each for the multiplier that it goes to; whether
+        the row is a pair's second, in the cycle of the product.
+
+        Elements wait, those of first rows and those of second ones each in a memory of their own, until the first row
+        of the pair has its turn.
+        """
+        at, depth = _rope_at(self.cfg), 16
+        assert get_timing(self.cfg).rope_pitch <= at - 3 and at <= 2 * depth + 1
+        odd = delayed(m, self.uop.idx[0], at + _ON, name="odd")
+        coef = delayed(m, self.c[0], 1, name="rope_c")[-1]
+        entry = Cat(narrowed, coef)
+        write_at, read_at = (Signal(range(depth), name=f"pair_{name}") for name in ("write", "read"))
+        words = []
+        for second in range(2):
+            m.submodules[f"rows{second}"] = rows = memory.Memory(
+                shape=unsigned(len(entry)), depth=depth, init=[], attrs={"ram_style": "distributed"}
+            )
+            write, read = rows.write_port(), rows.read_port(domain="comb")
+            m.d.comb += [
+                write.en.eq(on[1] & (odd[1] if second else ~odd[1])), write.addr.eq(write_at), write.data.eq(entry),
+                read.addr.eq(read_at),
+            ]  # fmt: skip
+            words.append(read.data)
+        with m.If(on[1] & odd[1]):
+            m.d.sync += write_at.eq(write_at + 1)
+        with m.If(on[at - 1] & odd[at - 1]):
+            m.d.sync += read_at.eq(read_at + 1)
+        (a, cos), (b, sin) = ((word[:DSP_BITS].as_signed(), word[DSP_BITS:].as_signed()) for word in words)
+        crossing = delayed(m, Mux(odd[at - 1], a, b), 1, name="crossing")[-1]
+        return Mux(odd[at - 1], b, a).as_signed(), crossing, cos, delayed(m, sin, 1, name="sin")[-1], odd[at + _ON]
 
     def _gain(self, m: Module, lane: int, source: Value, fshift: Value, on: list[Any]) -> Value:
         """t + 1: shift. t + 2: round and clamp to 18 bits."""
@@ -265,7 +320,7 @@ class VectorAlu(wiring.Component):
         pairs = []
         for i in range(0, len(probabilities), 2):
             pair = Signal(PROB_BITS + 2, reset_less=True, name=f"pair{i}")
-            m.d.sync += pair.eq(probabilities[i] + probabilities[i + 1])
+            m.d.sync += pair.eq(sum(probabilities[i + 1 : i + 2], probabilities[i]))
             pairs.append(pair)
         row_sum: Value = pairs[0]
         for pair in pairs[1:]:

@@ -144,6 +144,8 @@ class Dequantiser(wiring.Component):
         values: list[Any] = [self.y[lane] for lane in range(v)]
         enables: list[Any] = [inside[lane] for lane in range(v)]
         level = 0
+        if v == 1:
+            values = [Mux(enables[0], values[0], _LOWEST).as_signed()]
         while len(values) > 1:
             groups = [
                 best_of(m, values[at : at + _GROUP], enables[at : at + _GROUP], f"max{level}_{at}")

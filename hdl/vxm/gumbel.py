@@ -107,7 +107,7 @@ class GumbelNoise(wiring.Component):
             else:
                 key_0 = third_key
             # Key injection after the last round.
-            for lane, x, key in ((pair, x0, key_0), (pair + 1, x1, last_key)):
+            for lane, x, key in ((pair, x0, key_0), (pair + 1, x1, last_key))[: v - pair]:
                 hashed = Signal(32, reset_less=True, name=f"hashed_{lane}")
                 with m.If(step):
                     m.d.sync += hashed.eq(x + key)
@@ -145,8 +145,8 @@ class GumbelNoise(wiring.Component):
         """Threefry-2x32 for ``lane`` and the next one, short of the last key injection, ``_ROUNDS`` registers long."""
         counter, position_32 = Signal(31, name=f"id{lane}"), Signal(32, name=f"position{lane}")
         lane_bits = (self.cfg.vlanes - 1).bit_length()
-        low = Const(lane >> 1, lane_bits - 1) if lane else first_id[1:lane_bits]
-        m.d.comb += [counter.eq(Cat(low, first_id[lane_bits:])), position_32.eq(position)]
+        low = Const(lane >> 1, lane_bits - 1) if lane else first_id[1 : max(1, lane_bits)]
+        m.d.comb += [counter.eq(Cat(low, first_id[max(1, lane_bits) :])), position_32.eq(position)]
 
         def reg(shape: Any, name: str) -> Signal:
             return Signal(shape, reset_less=True, name=f"{name}_{lane}")

@@ -47,8 +47,9 @@ class ScalarUnit(wiring.Component):
     """SFU micro-ops -> scalar registers, each after its own ``timing.sfu_*``.
 
     Sampled at t: ``sumsq`` (64 bit unsigned and an overflow bit) and ``eps`` (64 bit unsigned, RSQRT), ``sums``
-    (banks of 40 bit, RECIP) and ``z`` (row of V words, CAPTURE). ``read`` (index) -> ``mantissa``, ``exponent``
-    is the dequantiser's combinational port. ``load`` writes the constants K (:attr:`hdl.image.Space.CONST`).
+    (banks of 40 bit, RECIP) and ``z`` (row of V words, CAPTURE; of several rows the micro-op's index tells which).
+    ``read`` (index) -> ``mantissa``, ``exponent`` is the dequantiser's combinational port. ``load`` writes the
+    constants K (:attr:`hdl.image.Space.CONST`).
     """
 
     def __init__(self, cfg: Config):
@@ -185,15 +186,20 @@ class ScalarUnit(wiring.Component):
         """P[b] * R[a]. t: operands. t + 1: leading one of P[b]. t + 2: shift. t + 5: normalise."""
         uop = self.uop
         lanes = self.cfg.vlanes
-        captured = Array(Signal(PROB_BITS + 1, name=f"p{lane}", reset_less=True) for lane in range(lanes))
-        with m.If(uop.valid & (uop.op == SfuOp.CAPTURE)):
-            m.d.sync += [captured[lane].eq(self.z[lane]) for lane in range(lanes)]
+        elements = lanes * self.cfg.expert_rows
+        captured = Array(Signal(PROB_BITS + 1, name=f"p{lane}", reset_less=True) for lane in range(elements))
+        for row in range(self.cfg.expert_rows):
+            mine = uop.valid & (uop.op == SfuOp.CAPTURE)
+            if self.cfg.expert_rows > 1:
+                mine = mine & (uop.idx == row)
+            with m.If(mine):
+                m.d.sync += [captured[row * lanes + lane].eq(self.z[lane]) for lane in range(lanes)]
         p, n = Signal(PROB_BITS + 1, reset_less=True), Signal(5, reset_less=True)
         scaled = Signal(PROB_BITS, reset_less=True)
         r = Signal(SCALAR, reset_less=True)
         exponent = Signal(signed(10), reset_less=True)
         m.d.sync += [
-            p.eq(captured[uop.b[: (lanes - 1).bit_length()]]),
+            p.eq(captured[uop.b[: (elements - 1).bit_length()]]),
             n.eq(highest_one(p)),
             # p << 15 >> n, written so that no bit above the leading one is made.
             scaled.eq((delayed(m, p, 1, name="p")[-1] << (PROB_BITS - n)[:5]) >> 1),

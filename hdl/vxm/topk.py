@@ -119,7 +119,7 @@ class TopK(wiring.Component):
 
     INSERT: element id = idx * V + lane enters if below ``limit``; the first micro-op of an instruction
     empties the lists. With noise = 1 and the host's ``noise`` mode 2, the key is ``y`` with the id's Gumbel noise.
-    EMIT at t: ``expert_valid`` with ``expert_index``, ``expert_id`` in cycle t + 2; ``t`` (row T) and
+    EMIT at t: ``expert_valid`` with ``expert_index``, ``expert_id`` in cycle t + 2; ``t`` (rows of T) and
     ``count`` (experts of this EMIT) from ``timing.top_row`` on. A sampling EMIT (expert = 0) takes candidates
     while its step is below the host's ``topk``, in ``noise`` mode 1 with the Gumbel noise of the step; ``token_valid``
     with ``token`` and its ``sequence`` ``timing.top_sample`` after the last step. All of them come from registers.
@@ -140,7 +140,7 @@ class TopK(wiring.Component):
             "seed1": In(32),
             "noise": In(2),
             "topk": In(range(cfg.topk_max + 1)),
-            "t": Out(row),
+            "t": Out(data.ArrayLayout(signed(WORD), cfg.vlanes * cfg.expert_rows)),
             "count": Out(range(MAX_EXPERTS_PER_TOKEN + 1)),
             "expert_valid": Out(1),
             "expert_index": Out(range(MAX_EXPERTS_PER_TOKEN)),
@@ -254,7 +254,7 @@ class TopK(wiring.Component):
         with m.If(step & expert):
             m.d.sync += count.eq(index + 1)
         m.d.comb += self.count.eq(count)
-        for lane in range(v):
+        for lane in range(v * cfg.expert_rows):
             row, enable = Signal(signed(WORD), name=f"t{lane}", reset_less=True), Signal(name=f"t_on{lane}")
             m.d.sync += enable.eq(emitting & uop.expert & (uop.i1 == lane))
             with m.If(enable):
