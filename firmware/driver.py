@@ -537,6 +537,8 @@ def run_parts(
     ``context``: positions of the program; ``vocab``: number of ids. Raises LpuError for a bad argument.
     """
     second_ids, second_seed = second or ((), 0)
+    if second is not None and cfg.sequences == 1:
+        raise LpuError(f"two sequences: config {cfg.name} works on one")
     if second is not None and not clear:
         raise LpuError("two sequences begin at position 0: they do not go on behind a cached context")
     for ids in (prompt_ids, second_ids) if second is not None else (prompt_ids,):
@@ -567,6 +569,8 @@ def run_parts(
         inverse, noise, k = 1 / temperature, 1, topk
     else:
         inverse, noise, k = 1 / temperature, 2, 1
+    if noise and not cfg.noise:
+        raise LpuError(f"temperature {temperature}: config {cfg.name} has no sampling noise; 0 (greedy) is all it does")
     stops = [*stop_ids, *[UNUSED_STOP] * STOP_IDS_MAX][:STOP_IDS_MAX]
     values = {
         Param.PROMPT_LEN: len(prompt_ids),

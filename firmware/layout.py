@@ -17,7 +17,7 @@ from hdl.timing import get_timing
 from sim.qmodel import QModel
 
 from .errors import LpuError
-from .limits import check_shape
+from .limits import check_shape, check_width
 
 LAYERS = "layers"
 """The need that the parameter's register limits, not a memory."""
@@ -128,8 +128,8 @@ class Layout:
         self.model, self.cfg = model, cfg
         s, each = model.shape, range(sequences)
         check_shape(s, cfg)
-        if not 1 <= sequences <= SEQUENCES_MAX:
-            raise LpuError(f"{sequences} sequences: 1..{SEQUENCES_MAX}")
+        if not 1 <= sequences <= cfg.sequences:
+            raise LpuError(f"{sequences} sequences: config {cfg.name} works on 1..{cfg.sequences}")
         v, lanes = cfg.vlanes, cfg.lanes
         self.head_rows = ceil_div(s.head_dim, v)
         self.head_words = ceil_div(s.head_dim, lanes)
@@ -148,6 +148,7 @@ class Layout:
         value_w = [weight.take(s.kv_heads * self.value_head_w) for _ in each]
 
         def matrix(name: str, width: int, rows: int, words: int, step: int = 1) -> Matrix:
+            check_width(width, cfg)
             slots = cfg.slots(width)
             sets = ceil_div(rows, slots)
             at = weight.take(sets * words), scale.take(rows)
@@ -188,7 +189,7 @@ class Layout:
         self.embed = matrix("embedding", model.embed.width, v_rows, self.d_words)
         self.lm_head = self.embed if model.tied else matrix("lm head", model.lm_head.width, v_rows, self.d_words)
         self.ones_s = scale.take(1)
-        scale.take(max(cfg.slots(4), beyond))
+        scale.take(max(cfg.slots(cfg.narrowest), beyond))
         self.rope_c = coef.take(s.context * self.head_rows)
         self.gain_c = coef.take(self.d_rows)
 

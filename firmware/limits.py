@@ -61,6 +61,12 @@ def hidden_size(cfg: Config) -> Limit | None:
     return Limit("hidden_size", pitch * cfg.slots(8) * cfg.lanes, f"vlanes = 1, columns = {cfg.columns}")
 
 
+def check_width(bits: int, cfg: Config) -> None:
+    """Raises :class:`LpuError` for weights that the configuration's columns do not take."""
+    if bits < cfg.narrowest:
+        raise LpuError(f"int{bits} weights: config {cfg.name} runs int{cfg.narrowest} only; use --weights int8")
+
+
 def check_shape(shape: ModelShape | QShape, cfg: Config) -> None:
     """Raises :class:`LpuError` naming the field, the configuration's limit and what sets it."""
     if shape.head_dim % 2:

@@ -17,6 +17,7 @@ from amaranth.lib.wiring import In, Out
 
 from firmware.errors import LpuError
 from fpga.boot import BootRom
+from fpga.ecp5 import LUT_RAM_BITS
 from fpga.pll import Pll
 from fpga.uart import UartReceiver, UartTransmitter
 from hdl.config import Config, get_config
@@ -62,6 +63,8 @@ class Board:
     """Of place and route, unless told otherwise."""
     dense: bool = False
     """LUTs are what runs out: none are joined to wider ones, which is faster but takes more of them."""
+    lut_ram_bits: int = LUT_RAM_BITS
+    """Banks of so many bits and less are LUT RAM; 0 where block RAMs are left over."""
 
     @property
     def cfg(self) -> Config:

@@ -48,7 +48,9 @@ Stage = Callable[[str, str], None]
 def platform(board: Board) -> Any:
     """The board's platform, with memories and multipliers of ECP5."""
     base = getattr(ulx3s, board.platform)
-    made = type(f"Lpu{board.platform}", (Ecp5, base), {"primitives": True, "multipliers": board.limits.dsp})
+    made = type(f"Lpu{board.platform}", (Ecp5, base), {
+        "primitives": True, "multipliers": board.limits.dsp, "lut_ram_bits": board.lut_ram_bits,
+    })  # fmt: skip
     return made()
 
 

@@ -391,11 +391,13 @@ class Ecp5:
     primitives = False
     multipliers: int | None = None
     """Blocks that may be used; what comes after them (the last columns of the MXM) is built of LUTs."""
+    lut_ram_bits: int = LUT_RAM_BITS
+    """Banks of so many bits and less are LUT RAM."""
     _multipliers_used = 0
 
     def bank(self, bank: Bank) -> Elaboratable | None:
         """A bank cut into byte lanes and depth slices; None for one so small that LUT RAM takes it."""
-        return _TiledBank(bank) if bank.width * bank.depth > LUT_RAM_BITS else None
+        return _TiledBank(bank) if bank.width * bank.depth > self.lut_ram_bits else None
 
     def dual_bank(self, bank: DualBank) -> Elaboratable:
         """A bank with two ports, cut likewise."""

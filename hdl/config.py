@@ -105,6 +105,22 @@ class Config:
     ECP5 has that at up to 18 bits, not at 36 (``fpga/ecp5.py``)."""
     expert_rows: int = dataclasses.field(default=1, metadata=OPTION)
     """Rows of T, which holds the chosen experts' logits."""
+    sequences: int = dataclasses.field(default=2, metadata=OPTION)
+    """Sequences that may be worked on in turn: tokens that the run state has."""
+    byte_frames: bool = dataclasses.field(default=False, metadata=OPTION)
+    """Frames to the host are picked byte by byte, not shifted out of a register as long as the longest."""
+    row_quantiser: bool = dataclasses.field(default=False, metadata=OPTION)
+    """Activations are quantised a row in a cycle, once their block is whole, not the block at once."""
+    spare_multipliers: bool = dataclasses.field(default=False, metadata=OPTION)
+    """Multipliers also for the vector ALU's functions and for squares: where blocks are left over."""
+    phase_bank: bool = dataclasses.field(default=False, metadata=OPTION)
+    """The table of phases in a bank, which block RAM may hold, instead of LUT RAM."""
+    scalar_ram: bool = dataclasses.field(default=False, metadata=OPTION)
+    """Scalar registers in LUT RAM, which takes one result a cycle: all operations of the scalar unit are as long."""
+    int4: bool = dataclasses.field(default=True, metadata=OPTION)
+    """Two int4 products in a multiplier; a column without has one sum, and all weights are int8."""
+    noise: bool = dataclasses.field(default=True, metadata=OPTION)
+    """Sampling with noise; a core without its generator takes the likeliest token."""
     time_bits: int = 12
     """Bits of an instruction's issue time, relative to its phase."""
     weight_bits: int = 4
@@ -133,7 +149,9 @@ class Config:
         )  # fmt: skip
         need(self.acc_bits <= 46, "acc_bits", "accumulator times 17-bit scale must stay within 63 bits")
         need(self.weight_bits in (4, 8), "weight_bits", "weights are int4 or int8")
+        need(self.weight_bits == 8 or self.int4, "weight_bits", "without int4, weights are int8")
         need(self.topk_max >= self.experts_per_token_max, "topk_max", "the router uses the same unit")
+        need(self.sequences in (1, 2), "sequences", "the run state has one token or two")
         need(self.value_depth >= 0, "value_depth", "is a number of words")
         long_enough = self.head_max >= BLOCK and _is_pow2(self.head_max)
         need(long_enough, "head_max", f"must be a power of two of at least {BLOCK}")
@@ -172,6 +190,11 @@ class Config:
     def value_words(self) -> int:
         """Weight words, from address 0 on, that can hold values."""
         return min(self.value_depth, self.weight_depth) if self.ecc and self.value_depth else self.weight_depth
+
+    @property
+    def narrowest(self) -> int:
+        """Bits of the narrowest weights that the columns take."""
+        return 4 if self.int4 else 8
 
     def slots(self, width: int) -> int:
         """Result rows of one accumulator set, for weights of ``width`` bits."""
@@ -248,7 +271,8 @@ LEAN = Config(
     name="lean", lanes=8, columns=1, vlanes=1, accs=16, acc_bits=36,
     weight_depth=4096, act_depth=128, scale_depth=2048, coef_depth=1024, vector_depth=256,
     queue_depth=512, phase_depth=64, context_max=64, vocab_max=512, experts_max=8, topk_max=3,
-    head_max=64, square_lanes=1, expert_rows=2,
+    head_max=64, square_lanes=1, expert_rows=2, sequences=1, byte_frames=True, row_quantiser=True,
+    spare_multipliers=True, phase_bank=True, scalar_ram=True, int4=False, noise=False, weight_bits=8,
 )  # fmt: skip
 
 # No error correction: nothing upsets a simulator's arrays, and its memories are what a simulation of this size is

@@ -13,7 +13,7 @@ from .timing import get_timing
 
 PROPERTIES = (
     "dot", "gather", "acc", "max", "vx_rope", "act_write", "kv_write", "value_pace", "sxm_act", "sxm_kv",
-    "memory_error",
+    "memory_error", "top_insert_noise", "sfu_mul", "sfu_prob",
 )  # fmt: skip
 """Latencies that depend on the configuration."""
 

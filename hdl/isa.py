@@ -109,6 +109,11 @@ class Width(enum.IntEnum):
         return 4 if self is Width.INT4 else 8
 
 
+def widths(cfg: Config) -> tuple[Width, ...]:
+    """Widths of weights that the columns take."""
+    return tuple(w for w in Width if w.bits >= cfg.narrowest)
+
+
 class Init(enum.IntEnum):
     """Which micro-ops of a DOT start an accumulator from zero instead of adding to it."""
 
@@ -315,7 +320,7 @@ class Isa:
         w, a = address_bits(cfg.weight_depth), address_bits(cfg.act_depth)
         s, c, x = (address_bits(d) for d in (cfg.scale_depth, cfg.coef_depth, cfg.vector_depth))
         acc = address_bits(cfg.accs)
-        slot = address_bits(cfg.slots(4))
+        slot = address_bits(cfg.slots(cfg.narrowest))
         scalar = address_bits(SCALARS)
         bank = address_bits(SOFTMAX_BANKS)
         shift = Field("shift", 6, "right shift, rounded half up")
@@ -323,7 +328,7 @@ class Isa:
         rows = (Source.Y, Source.Z)  # what XW and SXM are wired to
         layers = (Base.ZERO, Base.LAYER)
         experts = EXPERT_BASES[: cfg.experts_per_token_max]
-        weights = (*layers, *experts, Base.TOKEN, Base.TOKEN1)
+        weights = (*layers, *experts, Base.TOKEN, Base.TOKEN1)[: None if cfg.sequences == 2 else -1]
         # No loop counts more than the rows of a matrix (each has a row of scales), the words or rows of a vector, or
         # the keys of a context.
         count_bits = max(s, x, a, cfg.position_bits)
@@ -336,7 +341,7 @@ class Isa:
                 AbcOp,
                 {AbcOp.DOT: "every column: acc[acc] (+)= dot(weights[w], activations[a]) << block exponents",
                  AbcOp.GATHER: "read the current token's weight word at w, unpack it onto the gather stream"},
-                Field("width", 1, "weight width", Width),
+                Field("width", 1, "weight width", Width, widths(cfg)),
                 Field("sequence", 1, "GATHER: whose token"),
                 Field("init", 2, "which micro-ops clear the accumulator first", Init),
                 Address("w", w, "weight address", based=True, bases=weights),

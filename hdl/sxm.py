@@ -29,7 +29,7 @@ from .config import (
 )
 from .isa import Queue, Source, SxmMode
 from .mem import ActWrite, KvWrite, LaneWrite, row_layout, stream_layout
-from .primitives import delayed, leading_one, round_sat, shift_keep
+from .primitives import Multiplier, delayed, leading_one, round_sat, shift_keep
 from .timing import get_timing
 from .uop import run_state_layout, uop_layout
 
@@ -150,6 +150,16 @@ class ActQuantiser(wiring.Component):
         # Stage QUANTISE: the new block, behind those of the same word that came before it.
         mant = Signal(data.ArrayLayout(signed(ACT_BITS), BLOCK))
         m.d.comb += [mant[i].eq(quantised(reduced[i], ACT_BITS)) for i in range(BLOCK)]
+        self._write(m, mant, exponent, done2, block2, addr2)
+        m.d.comb += [
+            self.block_valid.eq(done2 & sumsq2),
+            self.start.eq(first2),
+        ]
+        return m
+
+    def _write(self, m: Module, mant: Value, exponent: Value, done2: Value, block2: Value, addr2: Value) -> None:
+        """The word with a block that is complete in this cycle."""
+        cfg = self.cfg
         word = self.write.data
         for b in range(cfg.blocks):
             at = slice(b * BLOCK * ACT_BITS, (b + 1) * BLOCK * ACT_BITS)
@@ -170,9 +180,99 @@ class ActQuantiser(wiring.Component):
             self.write.addr.eq(addr2),
             self.mant.eq(mant),
             self.exp.eq(exponent),
-            self.block_valid.eq(done2 & sumsq2),
-            self.start.eq(first2),
         ]
+
+
+class RowQuantiser(ActQuantiser):
+    """The same, a row of a block in a cycle: one shifter a lane, not one an element.
+
+    Rows wait in a memory until their block's exponent is known. Of a block of R rows whose last one is here in cycle T,
+    the last is read in cycle T + R + 1 and those before it right before it: blocks whose rows come no faster than one a
+    cycle are then read one behind the other, however short they are.
+    """
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        cfg = self.cfg
+        rows, depth = cfg.block_rows, 16
+        assert rows + 3 <= depth, "rows that may wait, and the exponents of as many blocks"
+        row_bits = (rows - 1).bit_length()
+        block_bits = (cfg.blocks - 1).bit_length()
+        word_bits = row_bits + block_bits
+
+        # Collect: keep the row, and the OR of the block's magnitudes.
+        place = self.i1[:row_bits] if row_bits else Const(0, 1)
+        begins, ends = place == 0, place == rows - 1
+        total = Signal(ACT_RANGE - 1, reset_less=True)
+        first, sumsq, done = Signal(), Signal(), Signal()
+        block, addr = Signal(max(1, block_bits)), Signal(address_bits(cfg.act_depth))
+        fresh = any_of([magnitude(self.row[v]) for v in range(cfg.vlanes)])
+        with m.If(self.valid):
+            m.d.sync += [
+                total.eq(fresh | Mux(begins, 0, total)),
+                block.eq(self.i1[row_bits:word_bits] if block_bits else 0),
+                addr.eq(self.dst + self.i1[word_bits:]),
+                sumsq.eq(self.sumsq),
+            ]
+            with m.If(begins):
+                m.d.sync += first.eq(self.first)
+        whole = Signal()
+        m.d.comb += whole.eq(self.valid & (ends | self.i1_last))
+        m.d.sync += done.eq(whole)
+        # Bit i: a row is read i cycles later.
+        pending = Signal(rows + 1)
+        turns = Cat(Const(0, 1), *(place >= rows - i for i in range(1, rows + 1)))
+        m.d.sync += pending.eq(pending[1:] | (turns & whole.replicate(rows + 1)))
+        reading, last = pending[0], delayed(m, done, rows, reset=True, name="last")[-1]
+
+        def queue(name: str, write: Value, entry: Value, step: Value) -> Value:
+            """First in, first out: the entry that is next, which ``step`` takes."""
+            shape = unsigned(len(entry))
+            array = memory.Memory(shape=shape, depth=depth, init=[], attrs={"ram_style": "distributed"})
+            m.submodules[name] = array
+            wp, rp = array.write_port(), array.read_port(domain="comb")
+            write_at, read_at = Signal(range(depth), name=f"{name}_write"), Signal(range(depth), name=f"{name}_read")
+            m.d.comb += [wp.en.eq(write), wp.addr.eq(write_at), wp.data.eq(entry), rp.addr.eq(read_at)]
+            with m.If(write):
+                m.d.sync += write_at.eq(write_at + 1)
+            with m.If(step):
+                m.d.sync += read_at.eq(read_at + 1)
+            return rp.data
+
+        row = queue("rows", self.valid, self.row.as_value(), reading)
+        lead = queue("exponents", done, block_exponent(m, total, ACT_BITS, "lead"), last)[:ACT_EXP_BITS]
+        shift = delayed(m, lead, 3, name="exponent")
+        index = Signal(range(rows)) if rows > 1 else Const(0, 1)
+        if rows > 1:
+            with m.If(last):
+                m.d.sync += index.eq(0)
+            with m.Elif(reading):
+                m.d.sync += index.eq(index + 1)
+        taken = delayed(m, reading, 2, reset=True, name="taken")[-1]
+        at = delayed(m, index, 2, name="at")[-1]
+
+        # Shift; then the mantissas go to their places, behind a first row nothing but zeros.
+        mant = Signal(data.ArrayLayout(signed(ACT_BITS), BLOCK), reset_less=True)
+        for v in range(cfg.vlanes):
+            value = Signal(signed(ACT_RANGE), name=f"value{v}", reset_less=True)
+            reduced = Signal(signed(ACT_RANGE + 1), name=f"reduced{v}", reset_less=True)
+            m.d.sync += [
+                value.eq(row[v * ACT_RANGE : (v + 1) * ACT_RANGE]), reduced.eq(shift_keep(value, shift[1])),
+            ]  # fmt: skip
+            for r in range(rows):
+                with m.If(taken & (at == r)):
+                    m.d.sync += mant[r * cfg.vlanes + v].eq(quantised(reduced, ACT_BITS))
+                if r:
+                    with m.Elif(taken & (at == 0)):
+                        m.d.sync += mant[r * cfg.vlanes + v].eq(0)
+
+        ended = delayed(m, last, 3, reset=True, name="ended")[-1]
+        first2, sumsq2, block2, addr2 = (
+            delayed(m, value, rows + 3, name=name)[-1]
+            for value, name in ((first, "first"), (sumsq, "sumsq"), (block, "block"), (addr, "addr"))
+        )
+        self._write(m, mant, shift[3], ended, block2, addr2)
+        m.d.comb += [self.block_valid.eq(ended & sumsq2), self.start.eq(first2)]
         return m
 
 
@@ -189,17 +289,18 @@ def lookup(table: Sequence[int], index: Value, bits: int) -> Value:
 class SumOfSquares(wiring.Component):
     """``total`` = sum of (mant << exp)**2 over blocks since one with ``start``; bit SUMSQ_BITS, once set, stays.
 
-    No DSP blocks: with m = 32 h + l (h signed, l unsigned 5 bits), m**2 = (1024 h**2 + l**2) + 64 h l; the
-    squares are tables whose results do not overlap, h l is five partial products. A block at t counts from
-    t + ``latency`` on.
+    Without ``multipliers`` no DSP blocks: with m = 32 h + l (h signed, l unsigned 5 bits),
+    m**2 = (1024 h**2 + l**2) + 64 h l; the squares are tables whose results do not overlap, h l is five partial
+    products. A block at t counts from t + ``latency`` on.
 
     With fewer ``lanes`` than a block has elements, a block is taken in beats and one more may wait: a block may come
     at most one beat less early than those before it have been taken (a vector's last one, when it is short, comes so
     soon).
     """
 
-    def __init__(self, lanes: int = BLOCK) -> None:
+    def __init__(self, lanes: int = BLOCK, multipliers: bool = False) -> None:
         self.lanes = lanes
+        self.multipliers = multipliers
         self.beats = BLOCK // lanes
         self.latency = 7 + (0 if self.beats == 1 else 1 + 2 * (self.beats - 1))
         super().__init__({
@@ -233,6 +334,11 @@ class SumOfSquares(wiring.Component):
         crosses: list[Value] = []
         for i in range(self.lanes):
             mant = reg(elements[i], f"mant{i}")
+            if self.multipliers:
+                m.submodules[f"square{i}"] = square_of = Multiplier(stages=2)
+                m.d.comb += [square_of.a.eq(mant), square_of.b.eq(mant)]
+                squares.append(square_of.p[: 2 * ACT_BITS - 1])
+                continue
             low, high = mant[:half], mant[half:]
             square = Cat(lookup(low_squares, low, 2 * half), lookup(high_squares, high, 2 * half))
             squares.append(reg(square, f"squares{i}"))
@@ -244,10 +350,13 @@ class SumOfSquares(wiring.Component):
         half_lanes = max(1, self.lanes // 2)
         starts = range(0, self.lanes, half_lanes)
         square_sums = [reg(tree(squares[i : i + half_lanes]), f"square_sum{i}") for i in starts]
-        cross_sums = [reg(tree(crosses[i : i + half_lanes]), f"cross_sum{i}") for i in starts]
+        cross_sums = [reg(tree(crosses[i : i + half_lanes]), f"cross_sum{i}") for i in starts if crosses]
         # Not negative: a sum of squares.
         block_bits = 2 * ACT_BITS - 1 + half_lanes.bit_length()
-        block = reg((tree(square_sums) + (tree(cross_sums) << half + 1))[:block_bits], "block")
+        total_of_squares = tree(square_sums)
+        if cross_sums:
+            total_of_squares = total_of_squares + (tree(cross_sums) << half + 1)
+        block = reg(total_of_squares[:block_bits], "block")
 
         stages = 7
         for i in range(stages - 2):
@@ -492,9 +601,10 @@ class Sxm(wiring.Component):
         m = Module()
         cfg = self.cfg
         timing = get_timing(cfg)
-        assert timing.sxm_act == QUANTISE - timing.act_write
-        squares = SumOfSquares(cfg.square_lanes)
-        assert timing.sxm_sumsq == QUANTISE + squares.latency
+        quantise = QUANTISE + (cfg.block_rows + 1 if cfg.row_quantiser else 0)
+        assert timing.sxm_act == quantise - timing.act_write
+        squares = SumOfSquares(cfg.square_lanes, cfg.spare_multipliers)
+        assert timing.sxm_sumsq == quantise + squares.latency
         assert timing.sxm_kv == QUANTISE + 1 + timing.kv_write
 
         uops = [self.uop]
@@ -507,7 +617,7 @@ class Sxm(wiring.Component):
         first_slot = self.state.slot[: (cfg.lanes - 1).bit_length()] == 0
         fresh = delayed(m, first_slot & (self.state.keys == self.state.slot + 1), COLLECT, name="fresh")[-1]
         is_act = uop.op == SxmMode.ACT.value
-        m.submodules.act = act = ActQuantiser(cfg)
+        m.submodules.act = act = (RowQuantiser if cfg.row_quantiser else ActQuantiser)(cfg)
         m.submodules.kv = kv = KvQuantiser(cfg)
         for v in range(cfg.vlanes):
             # Stage 0 and FINE: shift. Bit 0 of an element is the rounding bit. Stage ROUND.

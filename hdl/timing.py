@@ -138,7 +138,12 @@ class Timing:
     def sxm_act(self) -> int:
         """Micro-op with a word's last row at t: an ABC at t + sxm_act reads the word (the quantiser takes 7
         cycles, but its word is forwarded past both stages of the activation memory)."""
-        return 6 - self.act_write
+        return 6 + self._row_by_row - self.act_write
+
+    @property
+    def _row_by_row(self) -> int:
+        """Cycles more for a quantiser that takes a block's rows in turn."""
+        return self.cfg.block_rows + 1 if self.cfg.row_quantiser else 0
 
     @property
     def sxm_sumsq(self) -> int:
@@ -147,7 +152,7 @@ class Timing:
         With fewer squares in a cycle than a block has: that many cycles more for the block before and for its own.
         """
         beats = BLOCK // self.cfg.square_lanes
-        return 13 + (0 if beats == 1 else 1 + 2 * (beats - 1))
+        return 13 + self._row_by_row + (0 if beats == 1 else 1 + 2 * (beats - 1))
 
     @property
     def sxm_kv(self) -> int:
@@ -159,16 +164,22 @@ class Timing:
     sfu_rsqrt: int = 9
     """SFU.RSQRT / RECIP / MUL / PROB at t: R[dst] may be used by an ACC or SFU at t + this."""
     sfu_recip: int = 9
-    sfu_mul: int = 5
     sfu_capture: int = 1
     """SFU.CAPTURE at t: a PROB at t + sfu_capture uses P."""
-    sfu_prob: int = 7
+
+    @property
+    def sfu_mul(self) -> int:
+        """Latency of MUL."""
+        return self.sfu_recip if self.cfg.scalar_ram else 5
+
+    @property
+    def sfu_prob(self) -> int:
+        """Latency of PROB."""
+        return self.sfu_recip if self.cfg.scalar_ram else 7
 
     # TOP
     top_insert: int = 3
     """Last INSERT with noise = 0 at t: an EMIT may start at t + top_insert."""
-    top_insert_noise: int = 5
-    """The same with noise = 1, whatever noise the host asked for."""
     top_noise: int = 22
     """The first micro-op that takes noise (INSERT with noise = 1, or sampling EMIT: the host's noise mode decides)
     comes at least this long after the position of the token and the noise mode, and after the last one that took
@@ -183,6 +194,11 @@ class Timing:
     top_sample: int = 6
     """Last step of a sampling EMIT at t: the next token id stands at t + top_sample, whatever noise the host asked
     for (choice 2, noise, saturation, comparison, the token's register)."""
+
+    @property
+    def top_insert_noise(self) -> int:
+        """``top_insert`` with noise = 1, whatever noise the host asked for; where there is none, the same."""
+        return 5 if self.cfg.noise else self.top_insert
 
     # ICU
     issue: int = 1

@@ -210,7 +210,7 @@ class Machine:
     @property
     def sequences(self) -> int:
         """Sequences that a run works on."""
-        return 2 if self.param[Param.SEQUENCES] == 2 else 1
+        return min(self.cfg.sequences, 2 if self.param[Param.SEQUENCES] == 2 else 1)
 
     def begin(
         self, code: dict[Queue, list[Instr]], tokens: tuple[int, int], sampled: bool, before: TokenRun | None = None
@@ -681,6 +681,8 @@ class TokenRun:
     def _top(self, cycle: int, uop: Uop) -> str:
         p, v = self.m.param, self.cfg.vlanes
         first = uop.idx == 0
+        if p[Param.NOISE] and not self.cfg.noise:
+            raise MachineError(f"noise mode {p[Param.NOISE]}: config {self.cfg.name} has no noise")
         if uop["op"] == TopOp.INSERT:
             noisy = bool(uop["noise"]) and p[Param.NOISE] == 2
             self._count(uop)

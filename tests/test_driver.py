@@ -379,6 +379,14 @@ def test_sampling_parameters(options: dict, noise: int, k: int, inverse: float) 
     assert loaded[-1] == (Space.CONST, 0, 1, scalar_row(inverse))
 
 
+def test_a_core_without_noise_is_greedy() -> None:
+    plain = dataclasses.replace(TINY, noise=False)
+    assert run_parts(plain, [1], 2, 0.8, 1, context=64, vocab=512) == parts([1], 2, temperature=0.8, topk=1)
+    for topk in (0, 2):
+        with pytest.raises(LpuError, match=r"temperature 0.8: config tiny has no sampling noise; 0 \(greedy\)"):
+            run_parts(plain, [1], 2, 0.8, topk, context=64, vocab=512)
+
+
 def test_run_parameters() -> None:
     loaded = parts([3, 511], 9, seed=0xFFFFFFFF, stop_ids=[7], clear=False)
     assert loaded[0] == (Space.PROMPT, 0, 0, b"\3\0\0\0\xff\1\0\0")

@@ -75,20 +75,20 @@ async def greedy_tokens(dut: Any) -> None:
 async def sampled_tokens(dut: Any) -> None:
     """int8, untied, top-1 of 3 experts, sizes that divide nothing, a window that wraps; sampling with noise.
 
-    First among the three best, then with noise in every key until the context is full.
+    First among the three best, then with noise in every key until the context is full; greedily where there is none.
     """
     session, subject, rng = await _session(
         dut, 2, width=8, layers=1, tied=False, d=12, ffn=10, vocab=45, heads=2, kv_heads=1, head_dim=6,
         experts=3, top_k=1, context=14, window=6,
     )  # fmt: skip
-    context_length = subject.model.shape.context
+    context_length, noise = subject.model.shape.context, context().config.noise
     for topk, limit, ending in ((3, 8, Reason.LIMIT), (0, 100, Reason.CONTEXT)):
-        prompt = _prompt(rng, subject, 2)
+        prompt, seed, temperature = _prompt(rng, subject, 2), 0, 1.5 * noise
         greedy = expected = subject.generate(prompt, limit, GREEDY)
-        while expected == greedy:  # until the noise tells
+        while expected == greedy and noise:  # until the noise tells
             seed = int(rng.integers(1 << 32))
-            expected = subject.generate(prompt, limit, sampling_of(1.5, topk, seed))
-        tokens, reason = await session.generate(subject, prompt, limit, temperature=1.5, topk=topk, seed=seed)
+            expected = subject.generate(prompt, limit, sampling_of(temperature, topk, seed))
+        tokens, reason = await session.generate(subject, prompt, limit, temperature=temperature, topk=topk, seed=seed)
         dut._log.info("seed %d, top-k %d: %s -> %s", seed, topk, prompt, tokens)
         assert (tokens, reason) == (expected, ending)
         assert len(tokens) == min(limit, context_length - len(prompt) + 1)
@@ -101,11 +101,15 @@ async def sampled_tokens(dut: Any) -> None:
 async def two_sequences(dut: Any) -> None:
     """Two prompts of different lengths in turn: each sequence is written as if it were alone, greedily and with noise,
     until one of them meets its stop id, and the other one its limit or the end of the context."""
+    if context().config.sequences == 1:
+        return
     session, subject, rng = await _session(dut, 4, sequences=2, ffn=8, context=16)
     driver, context_length = session.driver, subject.model.shape.context
     for lengths, limit, sampling in (
         ((2, 5), 6, (0.0, 0)), ((4, 1), 20, (1.5, 3)), ((1, 2), 5, (1.5, 0)),
     ):  # fmt: skip
+        if not context().config.noise:
+            sampling = 0.0, 0
         prompts = [_prompt(rng, subject, n) for n in lengths]
         seeds = [int(rng.integers(1 << 32)) for _ in prompts]
         alone = [

@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 
 from hdl.config import SCALE_BITS, SUMSQ_BITS, Config
 from hdl.image import LoadBus, Space
-from hdl.isa import AbcOp, Init, Queue, SxmMode, Width
+from hdl.isa import AbcOp, Init, Queue, SxmMode, Width, widths
 from hdl.mem import TableSlice, row_layout, stream_layout
 from hdl.mxm import Mxm
 from hdl.sxm import Sxm
@@ -82,11 +82,11 @@ def activations(cfg: Config, rng: np.random.Generator) -> Script:
         last = drv.vector(t, SxmMode.ACT, x, shift, addr, int(rng.integers(1, 3)))[-1]
         at = last + timing.sxm_act
         if n >= 3 and cfg.blocks == 1:  # with more blocks the word is partly new already
-            model.dot(at - 1, Width.INT4, w, addr, 1, True, Init.INNER, i1_first=1)
-            model.drain_row(at - 1 + timing.dot, Width.INT4, 1, 0, "word one cycle too early")
+            model.dot(at - 1, widths(cfg)[0], w, addr, 1, True, Init.INNER, i1_first=1)
+            model.drain_row(at - 1 + timing.dot, widths(cfg)[0], 1, 0, "word one cycle too early")
         model.mant[addr], model.exp[addr] = mant, exp
-        model.dot(at, Width.INT4, w, addr, 0, True, Init.INNER, i1_first=1)
-        model.drain_row(at + timing.dot, Width.INT4, 0, 0, "word just in time")
+        model.dot(at, widths(cfg)[0], w, addr, 0, True, Init.INNER, i1_first=1)
+        model.drain_row(at + timing.dot, widths(cfg)[0], 0, 0, "word just in time")
         t = at + timing.dot + 1
     return s
 
@@ -174,7 +174,7 @@ def gather(cfg: Config, rng: np.random.Generator) -> Script:
     s = Script()
     model = MxmModel(cfg, rng, s)
     t = model.load_all(0, 4)
-    for width in Width:
+    for width in widths(cfg):
         for token in map(int, rng.integers(0, cfg.vocab_max, 6)):
             s.hold(t, state=pack(run_state_layout(cfg), {"token": token}))
             row = token // cfg.vlanes % cfg.slots(width.bits)

@@ -485,10 +485,14 @@ def run_control(cfg: Config, rng: np.random.Generator) -> Script:
 
 
 def two_sequences(cfg: Config, rng: np.random.Generator) -> Script:
-    """Prompts of any lengths; either sequence ends first, or both at once; one of them by a stop id."""
+    """Prompts of any lengths; either sequence ends first, or both at once; one of them by a stop id. Of a core that has
+    one sequence only, a run of that."""
     session = IcuSession(cfg, rng)
     context_length = 12
     _program(session, context_length, int(rng.integers(3, 12)), 2)
+    if cfg.sequences == 1:
+        assert session.run(session.prompt(2), 2) is Reason.LIMIT
+        return session.finish()
 
     def run(first: int, second: int, limit: int, **more: Any) -> Reason:
         return session.run(session.prompt(first), limit, second=session.prompt(second), **more)

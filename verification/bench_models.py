@@ -29,7 +29,7 @@ def random_subject(cfg: Config, rng: np.random.Generator, most: int, context_len
         if rng.random() < 0.3:
             # The cache and the counters at their ends.
             shape = dataclasses.replace(shape, context=context_length, window=None, layers=1)
-        init, width = str(rng.choice(INITS)), int(rng.choice([4, 8]))
+        init, width = str(rng.choice(INITS)), max(int(rng.choice([4, 8])), cfg.narrowest)
         model = quantised(make_model(shape, rng, init), cfg, width)
         try:
             return Subject(model, lower(model, cfg)), tries

@@ -10,7 +10,7 @@ import numpy as np
 
 from hdl.config import Config
 from hdl.image import Space
-from hdl.isa import AbcOp, Init, Queue, Width
+from hdl.isa import AbcOp, Init, Queue, Width, widths
 from hdl.mem import act_layout, row_layout
 from hdl.mxm.tile import gather_layout
 from hdl.timing import get_timing
@@ -159,7 +159,8 @@ def dots(cfg: Config, rng: np.random.Generator, steps: int = 300) -> Script:
         if rng.random() < 0.3:  # a DOT of this cycle already gets it
             model.write_act(t + model.timing.act_write, int(rng.integers(acts)), *model.random_act())
         if not walk:
-            width, acc, n = Width(int(rng.integers(2))), int(rng.integers(cfg.accs)), int(rng.integers(1, 7))
+            width = widths(cfg)[int(rng.integers(len(widths(cfg))))]
+            acc, n = int(rng.integers(cfg.accs)), int(rng.integers(1, 7))
             if rng.random() < 0.5:  # one accumulator, back to back
                 clear = issued.get(acc) is not width or rng.random() < 0.3
                 walk = [(acc, width, Init.INNER if clear else Init.NEVER, clear and i == 0) for i in range(n)]
@@ -190,7 +191,7 @@ def latency(cfg: Config, rng: np.random.Generator) -> Script:
     model = MxmModel(cfg, rng, s)
     t = model.load_all(0, 4)
     model.write_act(t, 0, *model.random_act())
-    for width in Width:
+    for width in widths(cfg):
         for slot in range(cfg.slots(width.bits)):
             model.dot(t, width, 0, 0, 1, True, Init.INNER, i1_first=1)
             at = t + model.timing.dot
@@ -208,10 +209,10 @@ def latency(cfg: Config, rng: np.random.Generator) -> Script:
         at = t + 8
         if lead <= in_time:
             model.write_act(at + lead, 3, *new)
-        model.dot(at, Width.INT4, 2, 3, 0, True, Init.INNER, i1_first=1)
+        model.dot(at, widths(cfg)[0], 2, 3, 0, True, Init.INNER, i1_first=1)
         if lead > in_time:
             model.write_act(at + lead, 3, *new)
-        model.drain_row(at + model.timing.dot, Width.INT4, 0, 0, f"word written {lead} cycles after the DOT")
+        model.drain_row(at + model.timing.dot, widths(cfg)[0], 0, 0, f"word written {lead} cycles after the DOT")
         t = at + 12
     return s
 
@@ -289,10 +290,10 @@ def gather(cfg: Config, rng: np.random.Generator) -> Script:
     model = MxmModel(cfg, rng, s)
     t = model.load_all(0, 4)
     state, word = run_state_layout(cfg), gather_layout(cfg)
-    tokens = [0, 1, cfg.vlanes, cfg.outputs(4) - 1, cfg.vocab_max - 1, *rng.integers(0, cfg.vocab_max, 16)]
+    tokens = [0, 1, cfg.vlanes, cfg.outputs(cfg.narrowest) - 1, cfg.vocab_max - 1, *rng.integers(0, cfg.vocab_max, 16)]
     for token in map(int, tokens):
         s.hold(t, state=pack(state, {"token": token}))
-        width = Width(int(rng.integers(2)))
+        width = widths(cfg)[int(rng.integers(len(widths(cfg))))]
         row = token // cfg.vlanes % cfg.slots(width.bits)
         column, half = (row, 0) if width is Width.INT8 else (row // 2, row % 2)
         for addr in range(4):

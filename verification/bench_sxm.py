@@ -11,7 +11,6 @@ from hdl.config import BLOCK, WORD, Config, address_bits
 from hdl.isa import Queue, Source, SxmMode
 from hdl.mem import act_layout, row_layout, stream_layout
 from hdl.mxm.tile import gather_layout
-from hdl.sxm import QUANTISE
 from hdl.timing import get_timing
 from hdl.uop import run_state_layout
 from sim import numerics
@@ -41,6 +40,8 @@ class SxmDriver:
     def __init__(self, cfg: Config, rng: np.random.Generator, script: Script):
         self.cfg, self.rng, self.script = cfg, rng, script
         self.timing = get_timing(cfg)
+        self.quantise = self.timing.sxm_act + self.timing.act_write
+        """Cycles from a word's last row to the word."""
 
     def row(self, t: int, source: Source, row: np.ndarray, **fields: int) -> None:
         layout = stream_layout(self.cfg)
@@ -101,7 +102,7 @@ def activations(cfg: Config, rng: np.random.Generator, instructions: int = 40) -
                 sumsq=sumsq, first=int(i2 == 0), last=int(i2 == outer - 1), i2_first=int(i2 == 0),
             )  # fmt: skip
             for b, word in enumerate(act_words(cfg, mant, exp)):
-                done = cycles[min((b + 1) * rows_of_block, rows) - 1] + QUANTISE
+                done = cycles[min((b + 1) * rows_of_block, rows) - 1] + drv.quantise
                 s.expect(done, "act__en", 1)
                 s.expect(done, "act__addr", (dst + b // cfg.blocks) % cfg.act_depth)
                 s.expect(done, "act__data", word, f"{x} >> {shift}, block {b}")
@@ -111,7 +112,7 @@ def activations(cfg: Config, rng: np.random.Generator, instructions: int = 40) -
         if sumsq:
             at = cycles[-1] + drv.timing.sxm_sumsq
             if in_beats:
-                t = max(t, at - QUANTISE)
+                t = max(t, at - drv.quantise)
             else:
                 s.expect(at - 1, "sumsq", sum(values[:-1]) if values[1:] else total, "before the last block")
             total = sum(values)
@@ -119,7 +120,7 @@ def activations(cfg: Config, rng: np.random.Generator, instructions: int = 40) -
         if rng.random() < 0.2:
             t += drv.timing.sxm_sumsq - 1
             s.expect(t, "sumsq", total, "held")
-    s.expect(t + 12, "act__en", 0)
+    s.expect(t + drv.quantise + 6, "act__en", 0)
     s.expect_default("act__en", 0)
     s.expect_default("kv__superlane", 0)
     return s
@@ -177,7 +178,7 @@ def keys_values(cfg: Config, rng: np.random.Generator, vectors: int = 40) -> Scr
             x = random_words(rng, cfg.lanes)
             mant, exp = numerics.quantise_act(x, 0)
             cycles = drv.vector(t, SxmMode.ACT, x, 0, 5)
-            s.expect(cycles[-1] + QUANTISE, "act__data", act_words(cfg, mant, exp)[-1])
+            s.expect(cycles[-1] + drv.quantise, "act__data", act_words(cfg, mant, exp)[-1])
             t = cycles[-1] + 1 + int(rng.integers(3))
     s.expect(t + cfg.head_max, "kv__superlane", 0)
     for name in ("kv__superlane", "k_scale__en", "v_scale__en"):

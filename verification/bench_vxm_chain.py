@@ -51,7 +51,7 @@ async def softmax_router_and_token(dut: Any) -> None:
     for case in range(12):
         bank, keys, rows = case % SOFTMAX_BANKS, int(rng.integers(1, 4 * v + 1)), 4
         position, seed = int(rng.integers(cfg.context_max)), int(rng.integers(1 << 32))
-        noise, topk = ((1, cfg.topk_max), (2, 1))[case % 2]
+        noise, topk = ((1, cfg.topk_max), (2, 1))[case % 2] if cfg.noise else (0, 1)
         plan.hold(t - timing.top_noise, seed=seed, seed1=seed, noise=noise, topk=topk,
                   state=pack(layout, {"keys": keys, "position": position}))  # fmt: skip
 

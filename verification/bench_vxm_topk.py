@@ -65,7 +65,7 @@ async def router_and_sampling(dut: Any) -> None:
 
     for trial in range(100):
         whole = trial in (30, 60, 90)  # a whole vocabulary, with the noise of every id
-        deep = trial % 3 == 1  # one lane's list to its end
+        deep = trial % 3 == 1 and cfg.noise  # one lane's list to its end
         if rng.random() < 0.4 and not whole and not deep:  # router
             n = int(rng.integers(MAX_EXPERTS_PER_TOKEN, cfg.experts_max + 1))
             logits = corner_ints(rng, WORD, n)
@@ -87,7 +87,9 @@ async def router_and_sampling(dut: Any) -> None:
         if rng.random() < 0.6:
             mode = int(rng.integers(3))
         mode = 2 if whole else 1 if deep else mode
-        topk = cfg.topk_max if deep else int(rng.integers(1, cfg.topk_max + 1)) if mode == 1 else 1
+        if not cfg.noise:
+            mode = 0
+        topk = cfg.topk_max if deep and mode else int(rng.integers(1, cfg.topk_max + 1)) if mode == 1 else 1
         if rng.random() < 0.6:
             # Another token: of the next run at the same position, now and then.
             if rng.random() < 0.7:

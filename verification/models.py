@@ -71,7 +71,9 @@ def random_checkpoint(rng: np.random.Generator, shape: ModelShape) -> ArrayCheck
 def random_model(
     cfg: Config, rng: np.random.Generator, *, width: int = 4, sequences: int = 1, **changes: object
 ) -> Subject:
-    """A random model with ``width``-bit weights; ``changes`` are fields of :data:`SHAPE`."""
+    """A random model with ``width``-bit weights, or wider ones where the configuration takes no such; ``changes`` are
+    fields of :data:`SHAPE`."""
+    width = max(width, cfg.narrowest)
     checkpoint = random_checkpoint(rng, dataclasses.replace(SHAPE, **changes))  # type: ignore[arg-type]
     model, _ = quantise(checkpoint, cfg, width, calibrate(checkpoint, n_seqs=4, length=16))
     return Subject(model, lower(model, cfg, sequences))

@@ -100,7 +100,7 @@ def random_sampling(rng: np.random.Generator, cfg: Config) -> Sampling:
     """Greedy, temperature, or temperature with top-k."""
     inverse, seed = scalar(1 / float(rng.uniform(0.3, 2))), int(rng.integers(1 << 32))
     kind = rng.integers(3)
-    if kind == 0:
+    if kind == 0 or not cfg.noise:
         return Sampling()
     if kind == 1:
         return Sampling(inverse, noise=2, topk=1, seed=seed)

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..config import Config
 from ..image import LoadBus, Param, RunControl, Space, error_bits
+from .byte_transmitter import ByteTransmitter
 from .cobs import DECODED, CobsDecoder, CobsEncoder
 from .counters import Counters
 from .frame import FrameReceiver
@@ -47,7 +48,7 @@ class HostLink(wiring.Component):
         m.submodules.loader = loader = Loader(self.cfg)
         m.submodules.records = records = RecordStore(self.cfg)
         m.submodules.counters = counters = Counters(error_bits(self.cfg))
-        m.submodules.transmitter = transmitter = Transmitter(self.cfg)
+        m.submodules.transmitter = transmitter = (ByteTransmitter if self.cfg.byte_frames else Transmitter)(self.cfg)
         m.submodules.encoder = encoder = CobsEncoder()
 
         # What is outside may be far away, and so may be the buffer of a frame.

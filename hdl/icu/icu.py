@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -103,15 +103,17 @@ class Icu(wiring.Component):
         taken = Signal(cfg.position_bits)  # prompt tokens begun so far
         mine = self.load.valid & (self.load.space == Space.PROMPT)
         given = []
-        for i in range(2):
+        for i in range(cfg.sequences):
             m.submodules[f"prompt{i}"] = prompt = Bank(width=cfg.token_bits, depth=cfg.context_max)
             register_write(m, prompt.w, mine, self.load.addr, self.load.data[i * PROMPT_BITS :][: cfg.token_bits])
             m.d.comb += [prompt.r.en.eq(1), prompt.r.addr.eq(taken)]
             given.append(prompt.r.data)
+        given += [Const(0)] * (2 - cfg.sequences)
         two = Signal()
         aborting = Signal()
         pending = Signal()
-        m.d.sync += two.eq(params.sequences == 2)
+        if cfg.sequences == 2:
+            m.d.sync += two.eq(params.sequences == 2)
         with m.If(control.abort & control.busy):
             m.d.sync += aborting.eq(1)
 
@@ -149,7 +151,7 @@ class Icu(wiring.Component):
         reason = Signal(REASON_BITS)
         sampled, is_stop, ended, best = Signal(2), Signal(2), Signal(2), []
         told, over = Signal(2), Signal(2)
-        for i, prompt_len in enumerate((params.prompt_len, params.prompt_len1)):
+        for i, prompt_len in enumerate((params.prompt_len, params.prompt_len1)[: cfg.sequences]):
             token = Signal(cfg.token_bits, name=f"best{i}")
             made = Signal(cfg.position_bits, name=f"made{i}")  # tokens sampled so far
             at_limit = Signal(name=f"at_limit{i}")
@@ -169,6 +171,9 @@ class Icu(wiring.Component):
             with m.Elif(end):
                 m.d.sync += [made.eq(made + sampled[i]), ended[i].eq(over[i])]
             best.append(token)
+        if cfg.sequences == 1:
+            best.append(Const(0))
+            m.d.comb += [ended[1].eq(1), over[1].eq(1)]
         # A memory error is kept until a run has ended with it, which may be the next one where it came so late.
         spoilt = Signal()
         lost = Signal()

@@ -117,14 +117,16 @@ class BaseRegisters(wiring.Component):
         base("c", Base.LAYER, layer["c"])
 
         # Tokens: places of their embedding rows. Ready three cycles after set_token: half products, sum.
-        sets = {w: _log2(cfg.outputs(w.bits)) for w in Width}
+        sets = {w: _log2(cfg.outputs(max(w.bits, cfg.narrowest))) for w in Width}
         wide = self.embed_width == Width.INT8.value
         m.d.sync += state.turn.eq(state.turn ^ self.set_token)  # no enable: it would come last
         tokens = ((state.token, self.token, Base.TOKEN), (state.token1, self.token1, Base.TOKEN1))
-        for i, (token, following, which) in enumerate(tokens):
+        for i, (token, following, which) in enumerate(tokens[: cfg.sequences]):
             with m.If(self.set_token):
                 m.d.sync += token.eq(following)
-            embed_set = Mux(wide, token >> sets[Width.INT8], token >> sets[Width.INT4])
+            embed_set: Value = token >> sets[Width.INT8]
+            if cfg.int4:
+                embed_set = Mux(wide, embed_set, token >> sets[Width.INT4])
             middle = len(embed_set) // 2
             low, high, token_w = (Signal(wb, name=f"token{i}_{part}") for part in ("low", "high", "w"))
             m.d.sync += [

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from ..config import Config, address_bits
 from ..image import LoadBus, Space
 from ..isa import PHASE_BITS, PHASE_FIELDS, Count, Queue
+from ..mem import Bank
 from ..timing import get_timing
 
 _PHASE = data.StructLayout({f.name: f.bits for f in PHASE_FIELDS})
@@ -58,8 +59,13 @@ class Sequencer(wiring.Component):
         m = Module()
         depth = self.cfg.phase_depth
         assert get_timing(self.cfg).phase_min == _SETTLED + 1
-        m.submodules.table = table = memory.Memory(shape=PHASE_BITS, depth=depth, init=[])
-        write, read = table.write_port(), table.read_port(domain="comb")
+        if self.cfg.phase_bank:
+            m.submodules.table = bank = Bank(width=PHASE_BITS, depth=depth, latency=1)
+            write, read = bank.w, bank.r
+            m.d.comb += read.en.eq(1)
+        else:
+            m.submodules.table = table = memory.Memory(shape=PHASE_BITS, depth=depth, init=[])
+            write, read = table.write_port(), table.read_port(domain="comb")
         m.d.comb += [
             write.addr.eq(self.load.addr),
             write.data.eq(self.load.data),
@@ -90,7 +96,10 @@ class Sequencer(wiring.Component):
         with m.Else():
             m.d.sync += after.eq(index + 1)
         m.d.comb += read.addr.eq(after)
-        m.d.sync += following.eq(data.View(_PHASE, read.data))
+        if self.cfg.phase_bank:
+            m.d.comb += following.eq(data.View(_PHASE, read.data))
+        else:
+            m.d.sync += following.eq(data.View(_PHASE, read.data))
 
         # Cycle 2 of a token's first phase: the counts. 3: the one meant. 4: times slope. 5: the last cycle.
         counts = {Count.SETS: self.count_sets, Count.WORDS: self.count_words, Count.ROWS: self.count_rows}

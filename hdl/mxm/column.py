@@ -188,7 +188,7 @@ class Column(wiring.Component):
         for lane in range(cfg.lanes):
             m.submodules[f"mul{lane}"] = mul = LaneMultiplier()
             m.d.comb += [
-                mul.a.eq(pack(self.word.word_select(lane, 8), control.pack_int8)),
+                mul.a.eq(pack(self.word.word_select(lane, 8), control.pack_int8 if cfg.int4 else Const(1))),
                 mul.b.eq(self.mant[lane]),
             ]
             products.append(mul.p)
@@ -200,7 +200,7 @@ class Column(wiring.Component):
             low_pairs, high_pairs = [], []
             for at in range(block * BLOCK, (block + 1) * BLOCK, 2):
                 pair = products[at : at + 2]
-                low = sum_tree([unpack_low(p, control.sum_int8) for p in pair])
+                low = sum_tree([unpack_low(p, control.sum_int8 if cfg.int4 else Const(1)) for p in pair])
                 high, carry = add_tree([unpack_high(p) for p in pair])
                 low_pairs.append(reg(low, f"low_l{at}"))
                 high_pairs.append((reg(high, f"high_l{at}"), reg(carry, f"carry_l{at}")))
@@ -222,7 +222,7 @@ class Column(wiring.Component):
         for name, out, value, carry in (
             ("low", self.low, sum_low, zero),
             ("high", self.high, sum_high, sum_carry),
-        ):
+        )[: 2 if cfg.int4 else 1]:
             array = memory.Memory(shape=signed(cfg.acc_bits), depth=cfg.accs, init=[])
             m.submodules[f"acc_{name}"] = array
             wp = array.write_port()

@@ -161,10 +161,10 @@ class Superlane(wiring.Component):
             ]
             if self.in_steps:
                 picked = Signal.like(value, name=f"picked{i}")
-                m.d.sync += picked.eq(Mux(self.drain.half[0], column.high, column.low))
+                m.d.sync += picked.eq(Mux(self.drain.half[0], column.high, column.low) if cfg.int4 else column.low)
                 halves.append(picked)
             else:
-                halves += [column.low, column.high]
+                halves += [column.low, column.high] if cfg.int4 else [column.low, column.low]
             words.append(column.word)
         if self.in_steps:
             which = Signal(max(1, len(which) - 1), reset_less=True)
@@ -180,7 +180,9 @@ class Superlane(wiring.Component):
             nibble = byte.word_select(self.half[0], 4)
             weight = Signal(signed(8), name=f"weight{lane}", reset_less=True)
             m.d.sync += [
-                weight.eq(Mux(stage[stages.pack].int8, byte.as_signed(), nibble.as_signed())),
+                weight.eq(
+                    Mux(stage[stages.pack].int8, byte.as_signed(), nibble.as_signed()) if cfg.int4 else byte.as_signed()
+                ),
                 word_out[lane].eq(Mux(self.mine, weight, self.word[lane])),
             ]
         return m
@@ -274,10 +276,10 @@ class Mxm(wiring.Component):
 
         # Result row r of a set is column r (int8), or the low and high half of column r / 2 (int4).
         drain = Signal(drain_layout(cfg))
-        m.d.comb += [
-            drain.acc.eq(self.acc.acc),
-            drain.half.eq(Mux(self.acc.width == Width.INT8.value, self.acc.slot << 1, self.acc.slot)),
-        ]
+        slot = self.acc.slot
+        if cfg.int4:
+            slot = Mux(self.acc.width == Width.INT8.value, slot << 1, slot)
+        m.d.comb += [drain.acc.eq(self.acc.acc), drain.half.eq(slot if cfg.int4 else slot << 1)]
 
         # The token's row of the embedding: result row token // V, superlane token % V. The word's width and whose token
         # it is are the micro-op's; the tile's columns see it some cycles and a hop for each superlane later, so
@@ -289,7 +291,8 @@ class Mxm(wiring.Component):
         token = Mux(second, self.state.token1, self.state.token)
         row = token[lane_bits:]
         half = Signal(half_bits(cfg))
-        m.d.sync += half.eq(Mux(gather_int8, row[:column_bits] << 1, row[: column_bits + 1]))
+        set_column = row[:column_bits] << 1
+        m.d.sync += half.eq(Mux(gather_int8, set_column, row[: column_bits + 1]) if cfg.int4 else set_column)
 
         # One register between the many columns and the two that write them.
         load = Signal()

@@ -250,7 +250,9 @@ class VectorAlu(wiring.Component):
         Both are looked up two cycles after their micro-op, so they never meet.
         """
         x_exp, x_silu = Signal(12, name=f"x_exp{lane}"), Signal(15, name=f"x_silu{lane}")
-        m.submodules[f"function_{lane}"] = both = Interpolator("EXP2", "SIGMOID", fraction=7)
+        m.submodules[f"function_{lane}"] = both = Interpolator(
+            "EXP2", "SIGMOID", fraction=7, multiplier=self.cfg.spare_multipliers
+        )
         m.d.comb += both.x.eq(Mux(silu, Cat(x_silu, 1), Cat(Const(0, 3), x_exp)))
         return _Function(x_exp, both.v), _Function(x_silu, both.v, both.last)
 

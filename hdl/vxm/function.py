@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from .. import tables
 from ..mem import Rom
+from ..primitives import Multiplier, delayed
 
 LATENCY = 4
 """Cycles from ``x`` to ``v``: array and output register of the table, parts of the product, their sum."""
@@ -19,11 +20,12 @@ class Interpolator(wiring.Component):
     """``v`` = base[i] + (slope[i] * r >> fraction) with ``x`` = (i, r), i in the tables named, one behind the other.
 
     ``x`` at t; ``v`` comes from a register in cycle t + 4. The product is an explicit sum of shifted slopes, because
-    a block multiplier would be spent on it.
+    a block multiplier would be spent on it; with ``multiplier`` one is, and ``v`` is a sum behind its register.
     """
 
-    def __init__(self, *names: str, fraction: int):
+    def __init__(self, *names: str, fraction: int, multiplier: bool = False):
         self.fraction = fraction
+        self.multiplier = multiplier
         self.words = [word for name in names for word in tables.packed(name)]
         self.base_bits, _ = tables.WIDTHS[names[0]]
         assert all(tables.WIDTHS[name][0] == self.base_bits for name in names), "the slopes begin behind the base"
@@ -47,6 +49,13 @@ class Interpolator(wiring.Component):
 
         # t + 2: the base and as many shifted slopes as there are bits, in three parts.
         base, slope = word[: self.base_bits], word[self.base_bits : self.base_bits + self.slope_bits]
+        if self.multiplier:
+            m.submodules.product = product = Multiplier(stages=2, signed_a=False, signed_b=False)
+            m.d.comb += [
+                product.a.eq(slope), product.b.eq(rest),
+                self.v.eq(delayed(m, base, 2, name="base")[-1] + (product.p >> self.fraction)),
+            ]  # fmt: skip
+            return m
         terms: list[Value] = [(slope & rest[bit].replicate(self.slope_bits)) << bit for bit in range(self.fraction)]
         third = (self.fraction - 1) // 2
         parts: list[Signal] = []

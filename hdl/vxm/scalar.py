@@ -70,6 +70,9 @@ class ScalarUnit(wiring.Component):
         m = Module()
         uop = self.uop
         timing = get_timing(self.cfg)
+        if self.cfg.scalar_ram:
+            self._in_ram(m)
+            return m
         registers = Array(
             Signal(SCALAR, name=f"r{i}", init={"mantissa": 0 if i else _ONE, "exponent": 0})
             for i in range(SCALARS)
@@ -79,13 +82,7 @@ class ScalarUnit(wiring.Component):
             self.exponent.eq(registers[self.read].exponent),
         ]
 
-        m.submodules.constants = constants = memory.Memory(shape=unsigned(24), depth=SCALARS, init=[])
-        write = constants.write_port()
-        m.d.comb += [
-            write.addr.eq(self.load.addr),
-            write.data.eq(self.load.data),
-            write.en.eq(self.load.valid & (self.load.space == Space.CONST)),
-        ]
+        constants = self._constants(m)
         results = [
             (self._table(m), timing.sfu_rsqrt, (SfuOp.RSQRT, SfuOp.RECIP)),
             (self._mul(m, registers, constants), timing.sfu_mul, (SfuOp.MUL,)),
@@ -105,6 +102,88 @@ class ScalarUnit(wiring.Component):
                 with m.If(enable[i]):
                     m.d.sync += register.eq(result)
         return m
+
+    def _constants(self, m: Module) -> memory.Memory:
+        """The constants K, which the host loads."""
+        m.submodules.constants = constants = memory.Memory(shape=unsigned(24), depth=SCALARS, init=[])
+        write = constants.write_port()
+        m.d.comb += [
+            write.addr.eq(self.load.addr),
+            write.data.eq(self.load.data),
+            write.en.eq(self.load.valid & (self.load.space == Space.CONST)),
+        ]
+        return constants
+
+    def _in_ram(self, m: Module) -> None:
+        """All results after the same time, so that no two ask for the one write port of the registers' memory.
+
+        Register 0 is never written, and a memory begins with zeros: its one is put in where it is read.
+        """
+        uop, timing = self.uop, get_timing(self.cfg)
+        latency = timing.sfu_rsqrt
+        assert {latency} == {timing.sfu_recip, timing.sfu_mul, timing.sfu_prob}
+        values = []
+        writes: list[Any] = []
+        for name, index in (("read", self.read), ("a", uop.a)):
+            m.submodules[f"registers_{name}"] = copy = memory.Memory(
+                shape=unsigned(SCALAR.size), depth=SCALARS, init=[], attrs={"ram_style": "distributed"}
+            )
+            port = copy.read_port(domain="comb")
+            value = Signal(SCALAR, name=f"value_{name}")
+            m.d.comb += [port.addr.eq(index), value.eq(port.data | Mux(index == 0, _ONE, 0))]
+            values.append(value)
+            writes.append(copy.write_port())
+        read, a = values
+        m.d.comb += [self.mantissa.eq(read.mantissa), self.exponent.eq(read.exponent)]
+
+        constants = self._constants(m)
+        port = constants.read_port(domain="comb")
+        m.d.comb += port.addr.eq(uop.b)
+        k = Signal(SCALAR)
+        m.d.comb += k.eq(port.data)
+        table = self._table(m)
+        product = self._product(m, a, k, latency)
+        table_on = delayed(m, (uop.op == SfuOp.RSQRT) | (uop.op == SfuOp.RECIP), latency - 1, name="table_on")[-1]
+        active = delayed(m, uop.valid & (uop.op != SfuOp.CAPTURE) & (uop.dst != 0), latency - 1, reset=True,
+                         name="active")[-1]  # fmt: skip
+        dst = delayed(m, uop.dst, latency - 1, name="dst")[-1]
+        for write in writes:
+            m.d.comb += [
+                write.en.eq(active), write.addr.eq(dst),
+                write.data.eq(Mux(table_on, table.as_value(), product.as_value())),
+            ]  # fmt: skip
+
+    def _product(self, m: Module, a: Value, k: Value, latency: int) -> Value:
+        """R[a] * K[b] or P[b] * R[a]. t + 1: leading one of P[b]. t + 2: its shift. t + 5: normalise; then it waits."""
+        uop = self.uop
+        p, n = delayed(m, self._captured(m), 1, name="captured")[-1], Signal(5, reset_less=True)
+        factor = delayed(m, a, 3, name="factor")
+        constant = delayed(m, k, 2, name="constant")
+        prob = delayed(m, uop.op == SfuOp.PROB, 2, name="prob")
+        other, exponent = Signal(PROB_BITS, reset_less=True), Signal(signed(10), reset_less=True)
+        scaled = (delayed(m, p, 1, name="p")[-1] << (PROB_BITS - n)[:5])[1 : PROB_BITS + 1]
+        m.d.sync += [
+            n.eq(highest_one(p)),
+            other.eq(Mux(prob[2], scaled, constant[2].mantissa)),
+            exponent.eq(factor[2].exponent + Mux(prob[2], -n, constant[2].exponent)),
+        ]
+        m.submodules.product = product = Multiplier(stages=2, signed_a=False, signed_b=False)
+        m.d.comb += [product.a.eq(other), product.b.eq(factor[3].mantissa)]
+        late = delayed(m, exponent, 1, name="exponent")[-1]
+        return delayed(m, _normalised(m, product.p, late, "product_result"), latency - 1 - 6, name="product")[-1]
+
+    def _captured(self, m: Module) -> Value:
+        """The element of P that the micro-op names."""
+        uop, lanes = self.uop, self.cfg.vlanes
+        elements = lanes * self.cfg.expert_rows
+        captured = Array(Signal(PROB_BITS + 1, name=f"p{lane}", reset_less=True) for lane in range(elements))
+        for row in range(self.cfg.expert_rows):
+            mine = uop.valid & (uop.op == SfuOp.CAPTURE)
+            if self.cfg.expert_rows > 1:
+                mine = mine & (uop.idx == row)
+            with m.If(mine):
+                m.d.sync += [captured[row * lanes + lane].eq(self.z[lane]) for lane in range(lanes)]
+        return captured[uop.b[: (elements - 1).bit_length()]]
 
     def _table(self, m: Module) -> Value:
         """RSQRT and RECIP share one path: the operand's leading one is moved to a fixed place, then a table.
@@ -185,21 +264,13 @@ class ScalarUnit(wiring.Component):
     def _prob(self, m: Module, registers: Array) -> Value:
         """P[b] * R[a]. t: operands. t + 1: leading one of P[b]. t + 2: shift. t + 5: normalise."""
         uop = self.uop
-        lanes = self.cfg.vlanes
-        elements = lanes * self.cfg.expert_rows
-        captured = Array(Signal(PROB_BITS + 1, name=f"p{lane}", reset_less=True) for lane in range(elements))
-        for row in range(self.cfg.expert_rows):
-            mine = uop.valid & (uop.op == SfuOp.CAPTURE)
-            if self.cfg.expert_rows > 1:
-                mine = mine & (uop.idx == row)
-            with m.If(mine):
-                m.d.sync += [captured[row * lanes + lane].eq(self.z[lane]) for lane in range(lanes)]
+        captured = self._captured(m)
         p, n = Signal(PROB_BITS + 1, reset_less=True), Signal(5, reset_less=True)
         scaled = Signal(PROB_BITS, reset_less=True)
         r = Signal(SCALAR, reset_less=True)
         exponent = Signal(signed(10), reset_less=True)
         m.d.sync += [
-            p.eq(captured[uop.b[: (elements - 1).bit_length()]]),
+            p.eq(captured),
             n.eq(highest_one(p)),
             # p << 15 >> n, written so that no bit above the leading one is made.
             scaled.eq((delayed(m, p, 1, name="p")[-1] << (PROB_BITS - n)[:5]) >> 1),

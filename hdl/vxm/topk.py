@@ -125,6 +125,8 @@ class TopK(wiring.Component):
     with ``token`` and its ``sequence`` ``timing.top_sample`` after the last step. All of them come from registers.
     Whoever takes noise first in a token gets that of ``seed``, the next one that of ``seed1``, and so on in turn.
 
+    Without ``Config.noise`` the modes are nothing: the best candidate is the token.
+
     Rows with noise = 1 reach the lists two cycles later than others, whatever the mode: an INSERT with noise = 0
     comes at least three cycles behind the last row of one with noise = 1.
     """
@@ -156,10 +158,24 @@ class TopK(wiring.Component):
         v = cfg.vlanes
         lane_bits = (v - 1).bit_length()
         timing = get_timing(cfg)
-        assert (timing.top_insert, timing.top_insert_noise, timing.top_step) == (3, 5, 2)
+        assert (timing.top_insert, timing.top_insert_noise, timing.top_step) == (3, 5 if cfg.noise else 3, 2)
         assert (timing.top_row, timing.top_emit - timing.expert, timing.top_sample) == (2, 2, 6)
         inserting = Signal()
         m.d.comb += inserting.eq(uop.valid & (uop.op == TopOp.INSERT))
+
+        if not cfg.noise:
+            lists = [SortedList(cfg) for _ in range(v)]
+            self._emit(m, lists, None)
+            for lane, sorted_list in enumerate(lists):
+                m.submodules[f"list{lane}"] = sorted_list
+                element = Cat(Const(lane, lane_bits), uop.idx)
+                m.d.comb += [
+                    sorted_list.insert.valid.eq(inserting & (element < uop.limit)),
+                    sorted_list.insert.key.eq(self.y[lane]),
+                    sorted_list.insert.id.eq(element),
+                    sorted_list.clear.eq(inserting & uop.first),
+                ]
+            return m
 
         by_id, by_rank = Signal(), Signal()
         m.d.sync += [by_id.eq(self.noise == 2), by_rank.eq(self.noise == 1)]
@@ -210,8 +226,8 @@ class TopK(wiring.Component):
                 ]
         return m
 
-    def _emit(self, m: Module, lists: list[SortedList], noise: Value) -> tuple[Value, Value]:
-        """EMIT at t: ``noise`` is added to its candidate in cycle t + 2.
+    def _emit(self, m: Module, lists: list[SortedList], noise: Value | None) -> tuple[Value, Value]:
+        """EMIT at t: ``noise`` is added to its candidate in cycle t + 2; None: there is none, and the first is taken.
 
         Returns whether a sampling step was at t, and whether it was the last one, in cycle t + 1.
         """
@@ -275,12 +291,20 @@ class TopK(wiring.Component):
             ends.eq(sampled & last),
         ]
         total = Signal(signed(WORD + 1), reset_less=True)
-        m.d.sync += total.eq(candidate.key + noise)
+        if noise is not None:
+            m.d.sync += total.eq(candidate.key + noise)
         m.d.comb += [
             self.expert_valid.eq(leaves),
             self.expert_index.eq(place),
             self.expert_id.eq(candidate.id),
         ]
+        whose = Signal()
+        if noise is None:
+            token = Signal.like(self.token, reset_less=True)
+            with m.If(sampling & leads):
+                m.d.sync += token.eq(candidate.id)
+            self._token(m, token, ends, whose, emitting)
+            return sampled, last
 
         # t + 3: saturation. t + 4: comparison with the best so far, which stays among equals.
         stages = delayed(m, sampling, 2, reset=True, name="sampling")
@@ -299,12 +323,16 @@ class TopK(wiring.Component):
         # t + 5: the best so far goes into its register, before the next candidate's comparison.
         with m.If(take):
             m.d.sync += [z.eq(next_z), token.eq(next_token)]
-        whose = Signal()
-        with m.If(emitting):
-            m.d.sync += whose.eq(uop.sequence)
-        m.d.comb += [
-            self.token_valid.eq(delayed(m, ends, get_timing(cfg).top_sample - 2, reset=True, name="done")[-1]),
-            self.token.eq(token),
-            self.sequence.eq(delayed(m, whose, get_timing(cfg).top_sample - 1, name="whose")[-1]),
-        ]
+        self._token(m, token, ends, whose, emitting)
         return sampled, last
+
+    def _token(self, m: Module, token: Value, ends: Value, whose: Signal, emitting: Value) -> None:
+        """The next token's id leaves: ``ends``, the last step was at t, in cycle t + 2."""
+        timing = get_timing(self.cfg)
+        with m.If(emitting):
+            m.d.sync += whose.eq(self.uop.sequence)
+        m.d.comb += [
+            self.token_valid.eq(delayed(m, ends, timing.top_sample - 2, reset=True, name="done")[-1]),
+            self.token.eq(token),
+            self.sequence.eq(delayed(m, whose, timing.top_sample - 1, name="whose")[-1]),
+        ]
