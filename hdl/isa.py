@@ -341,7 +341,7 @@ class Isa:
                 AbcOp,
                 {AbcOp.DOT: "every column: acc[acc] (+)= dot(weights[w], activations[a]) << block exponents",
                  AbcOp.GATHER: "read the current token's weight word at w, unpack it onto the gather stream"},
-                Field("width", 1, "weight width", Width, widths(cfg)),
+                Field("width", 1, "weight width", Width),
                 Field("sequence", 1, "GATHER: whose token"),
                 Field("init", 2, "which micro-ops clear the accumulator first", Init),
                 Address("w", w, "weight address", based=True, bases=weights),

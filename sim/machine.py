@@ -507,6 +507,8 @@ class TokenRun:
 
     def _abc(self, cycle: int, uop: Uop) -> str:
         width = Width(uop["width"])
+        if width.bits < self.cfg.narrowest:
+            raise MachineError(f"config {self.cfg.name} has no int{width.bits} weights: {uop}")
         words = self._row("weight", self.m.weight.swapaxes(0, 1), uop["w"], uop)
         self.hazards.read("weight", uop["w"], cycle)
         if uop["op"] == AbcOp.GATHER:

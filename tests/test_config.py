@@ -28,6 +28,8 @@ BEYOND: tuple[tuple[str, dict[str, int], str], ...] = (
     ("expert_rows", {"expert_rows": 2}, "at most 3 experts"),
     ("acc_bits", {"acc_bits": 47}, "within 63 bits"),
     ("weight_bits", {"weight_bits": 6}, "int4 or int8"),
+    ("weight_bits", {"weight_bits": 4, "int4": False}, "without int4"),
+    ("sequences", {"sequences": 3}, "one token or two"),
     ("topk_max", {"topk_max": 2}, "the router"),
     ("value_depth", {"value_depth": -1}, "number of words"),
     ("head_max", {"head_max": 4}, "power of two of at least"),
@@ -38,7 +40,7 @@ AT = (
     {"lanes": 16}, {"vlanes": 2}, {"vlanes": 1, "expert_rows": 3}, {"vlanes": 8, "columns": 8},
     {"columns": 4}, {"accs": 4}, {"square_lanes": 4},
     {"square_lanes": 8}, {"acc_bits": 46}, {"weight_bits": 4}, {"weight_bits": 8}, {"topk_max": 3},
-    {"value_depth": 0}, {"head_max": 8}, {"head_max": 256},
+    {"int4": False, "weight_bits": 8}, {"sequences": 1}, {"value_depth": 0}, {"head_max": 8}, {"head_max": 256},
 )  # fmt: skip
 """Changes of the tiny size that are legal still."""
 

@@ -27,6 +27,7 @@ from firmware.link import (
 from hdl import link
 from hdl.config import CONFIGS, SCALARS, TINY
 from hdl.contract import contract_hash
+from hdl.host.byte_transmitter import ByteTransmitter
 from hdl.host.cobs import CobsDecoder, CobsEncoder
 from hdl.host.counters import Counters
 from hdl.host.frame import FrameReceiver
@@ -762,7 +763,7 @@ def test_converts_to_verilog(config: str) -> None:
 @pytest.mark.parametrize(
     "unit",
     [CobsDecoder, CobsEncoder, FrameReceiver, lambda: Counters(3), lambda: Loader(TINY), lambda: RecordStore(TINY),
-     lambda: Transmitter(TINY)],
+     lambda: Transmitter(TINY), lambda: ByteTransmitter(TINY)],
 )  # fmt: skip
 def test_units_convert_to_verilog(unit: Callable) -> None:
     assert "module unit" in verilog.convert(unit(), name="unit", emit_src=False)
