@@ -221,7 +221,7 @@ class RowQuantiser(ActQuantiser):
         m.d.sync += done.eq(whole)
         # Bit i: a row is read i cycles later.
         pending = Signal(rows + 1)
-        turns = Cat(Const(0, 1), *(place >= rows - i for i in range(1, rows + 1)))
+        turns = Cat(Const(0, 1), *(place >= rows - i for i in range(1, rows)), Const(1, 1))
         m.d.sync += pending.eq(pending[1:] | (turns & whole.replicate(rows + 1)))
         reading, last = pending[0], delayed(m, done, rows, reset=True, name="last")[-1]
 
