@@ -65,7 +65,7 @@ BENCHES = [
     Bench("vxm_chain", Vxm, "verification.bench_vxm_chain", BOTH),
     Bench("datapath", lambda cfg: Datapath(shallow(cfg)), "verification.bench_datapath", BOTH),
     Bench("block", ProbedCore, "verification.bench_block", BOTH, exported=True),
-    _random("programs", "programs", count=2, corrupted=2, thorough="verilator"),
+    _random("programs", "programs", configs=BOTH, count=2, corrupted=2, thorough="verilator"),
     _random("models", "models", configs=BOTH, count=1, most=12, context=6),
     Bench("mixtral_layer", ProbedCore, "verification.bench_mixtral_layer", exported=True, build="block"),
     _random("corners", "programs", count=4, directed=1, slow=True),

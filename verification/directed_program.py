@@ -147,6 +147,10 @@ class DirectedGenerator(ValueGenerator):
             m, e = (2 if second is VxOp.SILU else int(rng.integers(1, 5))), int(rng.choice([1, 2]))
             if after < gap or (first is VxOp.SILU and n % 2):
                 continue
+            if not all(op is not VxOp.ROPE or self.paired(p) for op, p in (
+                (first, {"n1": n, "d1": d}), (second, {"n1": m, "d1": e}),
+            )):  # fmt: skip
+                continue
             if not self._results(first, 0, n, d) & self._results(second, after, m, e):
                 break
         else:
@@ -182,6 +186,8 @@ class DirectedGenerator(ValueGenerator):
         if ops[0] is SfuOp.CAPTURE and ops[1] is SfuOp.PROB and not probabilities:
             return
         n = t.fetch_gap(self.isa.formats[Queue.SFU]) + int(rng.integers(3))
+        if ops[0] is SfuOp.CAPTURE and not self.captured({"n1": n}):
+            return
         b, offset = Bundle(), 0
         if SfuOp.CAPTURE in ops:
             op = VxOp.EXP if probabilities else VxOp.PASS
@@ -299,6 +305,8 @@ class DirectedGenerator(ValueGenerator):
         loop: Fields = {"n1": int(rng.integers(10, 60)), "d1": int(rng.choice([1, 1, 2]))}
         if op is not SfuOp.CAPTURE and rng.random() < 0.3:
             loop["n1_sel"] = int(rng.integers(1, len(Count)))
+        if op is SfuOp.CAPTURE and not self.captured(loop):
+            return
         b = Bundle()
         if op is SfuOp.CAPTURE:
             rows = (loop["n1"] - 1) * loop["d1"] + 1
@@ -324,6 +332,8 @@ class DirectedGenerator(ValueGenerator):
         op, loop = self.vx_op(), {"n1": 2 * int(rng.integers(5, 30)), "d1": 1}
         if op is not VxOp.SILU and rng.random() < 0.4:
             loop |= {"n1_sel": int(rng.integers(1, len(Count))), "d1": int(rng.integers(1, 3))}
+        if op is VxOp.ROPE and not self.paired(loop):
+            op = VxOp.PASS
         b = Bundle()
         self.stream_x(b, 0, self.longest(loop) + 1, True)
         fields = self.vx_fields(op) | loop
@@ -360,7 +370,7 @@ class DirectedGenerator(ValueGenerator):
                 fields["d2"] = int(rng.choice([1, 40])) + self.longest(fields) + cfg.word_rows
             if self.longest(fields) < 150:
                 break
-        width = Width(int(rng.integers(2)))
+        width = self.width()
         fields |= {"op": int(AbcOp.GATHER), "width": int(width)}
         region = self.w4 if width is Width.INT4 else self.w8
         for _ in range(8 if self.experts else 1):

@@ -112,7 +112,7 @@ class ValueGenerator(Generator):
         if rng.random() < 0.5:
             params[Param.EPS] = EPS[int(rng.integers(len(EPS)))]
         if rng.random() < 0.4:
-            params |= {Param.SEED: SEEDS[int(rng.integers(len(SEEDS)))][0], Param.NOISE: 2}
+            params |= {Param.SEED: SEEDS[int(rng.integers(len(SEEDS)))][0], Param.NOISE: 2 * self.cfg.noise}
         if self.long:  # thousands of cycles once, not for every token and layer
             params |= {Param.LIMIT: 1, Param.PROMPT_LEN: 1}
             return dataclasses.replace(program, params=params, prompt=program.prompt[:1], limit=1)

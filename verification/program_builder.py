@@ -258,6 +258,22 @@ class Builder:
     def _ends(self, fields: Fields, offset: int) -> tuple[Times, Times]:
         return self.zero + offset, offset + self.sched.span(fields)
 
+    def width(self) -> Width:
+        """Any width that the columns take."""
+        width = Width(int(self.rng.integers(2)))
+        return width if self.cfg.int4 else Width.INT8
+
+    def paired(self, fields: Fields) -> bool:
+        """Whether rows are what ROPE takes: with one lane, pairs of them that come near each other."""
+        close = fields["n1"] % 2 == 0 and not fields.get("n1_sel") and fields["d1"] <= self.t.rope_pitch
+        return self.cfg.vlanes > 1 or close
+
+    def captured(self, fields: Fields) -> bool:
+        """Whether rows are what CAPTURE takes: of several rows of P, one after another, no more than there are."""
+        several = self.cfg.expert_rows > 1
+        short = fields["n1"] <= self.cfg.expert_rows and not fields.get("n1_sel") and "n2" not in fields
+        return not several or short
+
     def sequence(self) -> int:
         """Whose token a micro-op uses."""
         return int(self.rng.integers(2)) if self.sizes.sequences == 2 else 0

@@ -101,12 +101,13 @@ def random_sizes(cfg: Config, rng: np.random.Generator) -> Sizes:
     strides[Param.LAYER_C] = abs(strides[Param.LAYER_C])
     window = int(rng.choice([1, 2, 3, 4, 7]))
     floor = int(rng.choice([0, 0, int(rng.integers(4 * cfg.vlanes)), int(rng.integers(2 * cfg.columns))]))
+    layers, sequences = int(rng.choice([1, 2, 2, 3])), int(rng.choice([0, 1, 2, 2, 3]))
     return Sizes(
-        layers=int(rng.choice([1, 2, 2, 3])), sequences=int(rng.choice([0, 1, 2, 2, 3])),
+        layers=layers, sequences=1 if sequences > cfg.sequences else sequences,
         vocab=int(rng.choice([2, int(rng.integers(3, 33)), int(rng.integers(3, 33)), min(cfg.vocab_max, 512)])),
         experts=int(rng.choice([2, cfg.experts_max, int(rng.integers(2, cfg.experts_max + 1))])),
         positions=int(rng.choice([3, 5, 9])), window=window, floor=min(floor, cfg.context_max),
-        embed_width=Width(int(rng.integers(2))), strides=strides,
+        embed_width=Width(max(int(rng.integers(2)), not cfg.int4)), strides=strides,
     )  # fmt: skip
 
 

@@ -176,7 +176,7 @@ class Generator(Builder):
             Param.EPS: [0, 1, (1 << 64) - 1, int(rng.integers(1 << 40))][int(rng.integers(4))],
             Param.PROMPT_LEN: len(first), Param.LIMIT: limit, Param.SEED: int(rng.integers(1 << 32)),
             Param.PROMPT_LEN1: len(second), Param.SEED1: int(rng.integers(1 << 32)),
-            Param.TOPK: int(rng.integers(cfg.topk_max + 1)), Param.NOISE: int(rng.integers(3)),
+            Param.TOPK: int(rng.integers(cfg.topk_max + 1)), Param.NOISE: int(rng.integers(3)) * cfg.noise,
             Param.STOP0: 1 << 31, Param.STOP1: 1 << 31, Param.CLEAR: 1,
         }  # fmt: skip
         return RandomProgram(cfg, program, (*self.memory_parts(), *code), params, prompt, limit, frozenset(self.exact))
@@ -208,7 +208,7 @@ class Generator(Builder):
         """ABC.DOT in any order of loops, on accumulators that are cleared or hold sums of the same width."""
         rng = self.rng
         for _ in range(4):
-            width = Width(int(rng.integers(2)))
+            width = self.width()
             fields: Fields = {"op": int(AbcOp.DOT), "width": int(width), "init": int(rng.integers(3))}
             fields |= {"sequence": int(rng.integers(2))}
             fields |= self.loops(outer=True, most=24)
@@ -253,7 +253,7 @@ class Generator(Builder):
         """GATHER of any row -> Y."""
         cfg, rng, t = self.cfg, self.rng, self.t
         words, apart = int(rng.choice([1, 1, 2, 3])), cfg.word_rows + int(rng.choice([0, 0, 1, 5]))
-        width = Width(int(rng.integers(2)))
+        width = self.width()
         gather: Fields = {"op": int(AbcOp.GATHER), "width": int(width), "n1": words, "d1": apart}
         gather |= self.address("w", self.w4 if width is Width.INT4 else self.w8, gather)
         gather |= {"init": int(rng.integers(3)), "a": int(rng.integers(self.cfg.act_depth))}
@@ -357,6 +357,8 @@ class Generator(Builder):
         op = VxOp.EXP if source is Source.T else VxOp(int(rng.integers(6)))
         if op is VxOp.EXP and source is not Source.T and not self.maxima():
             op = VxOp.PASS
+        if op is VxOp.ROPE and not self.paired(pattern):
+            op = VxOp.PASS
         fields: Fields = pattern | {"op": int(op), "source": int(source), "bank": int(rng.integers(SOFTMAX_BANKS))}
         if op is VxOp.EXP and source is not Source.T:
             fields["bank"] = int(rng.choice(self.maxima()))
@@ -390,6 +392,8 @@ class Generator(Builder):
         chained = VxOp(int(rng.choice([0, 2, 3, 4, 5])))
         if chained is VxOp.EXP and not self.maxima():
             chained = VxOp.GAIN
+        if chained is VxOp.ROPE and not self.paired(pattern):
+            chained = VxOp.PASS
         room = self.longest(pattern)
         fits = after - offset >= 5 + self.longest(loops) and t.vx(chained) > room
         if fits and rng.random() < 0.4:
@@ -419,7 +423,8 @@ class Generator(Builder):
             self.sxm(b, offset, pattern, source, lg)
         if source is Source.Z and not b.has(Queue.SFU) and rng.random() < (0.6 if unit else 0.15):
             # The last row stays; PROB can follow at once behind several.
-            fields = {"op": int(SfuOp.CAPTURE), **(pattern if rng.random() < 0.6 else one), "dst": int(rng.integers(8))}
+            taken = pattern if rng.random() < 0.6 and self.captured(pattern) else one
+            fields = {"op": int(SfuOp.CAPTURE), **taken, "dst": int(rng.integers(8))}
             b.add(Queue.SFU, offset, fields)
             self.capture_access(b, offset, fields, unit)
             self.probe = unit
@@ -456,7 +461,7 @@ class Generator(Builder):
         b = Bundle()
         b.add(Queue.XR, -t.mem_read, read)
         self.xr_access(b, -t.mem_read, read)
-        op = VxOp.ROPE if rng.random() < 0.5 else VxOp.PASS
+        op = VxOp.ROPE if rng.random() < 0.5 and self.paired(fields) else VxOp.PASS
         vx = fields | {"op": int(op), "source": int(Source.X)}
         b.add(Queue.VX, 0, vx)
         self.vx_access(b, 0, vx)
@@ -596,7 +601,7 @@ class Generator(Builder):
             self.scalar_access(b, 0, fields)
             self.place(b)
         sums: list[tuple[Fields, bool]] = [
-            ({"width": 0, "n1": self.act.size, "a": self.act.base, "a_s1": 1, "w": self.w4.base, "w_s1": 1}, False),
+            ({"width": int(not cfg.int4), "n1": self.act.size, "a": self.act.base, "a_s1": 1, "w": self.w4.base, "w_s1": 1}, False),
             ({"width": 1, "n1": self.kv.size, "w": self.kv.base, "w_s1": 1, "a": self.act.base}, True),
         ]
         for acc, (fields, cached) in enumerate(sums):

@@ -357,6 +357,9 @@ def noisy_rows_before_emit(c: Code) -> str:
 
 @rule
 def rows_behind_noisy_ones(c: Code) -> str:
+    """Without noise, where that is no rule, another one."""
+    if not c.cfg.noise:
+        return emit_steps(c)
     c.y(40, 12)
     noisy, late = 5, c.t.top_insert_noise - c.t.top_insert
     c.at(40, Queue.TOP, op=TopOp.INSERT, n1=noisy, noise=1, limit=1)
@@ -374,6 +377,9 @@ def emit_steps(c: Code) -> str:
 
 @rule
 def noise_again(c: Code) -> str:
+    """Without noise, where that is no rule, another one."""
+    if not c.cfg.noise:
+        return emit_steps(c)
     c.noise = 1
     last = c.lists(40, 8)
     emit = c.at(last + 9, Queue.TOP, op=TopOp.EMIT)
@@ -419,8 +425,9 @@ def gathered_in_time(c: Code) -> str:
 
 @rule
 def gathered_in_one_width(c: Code) -> str:
-    rows, kept, n = c.cfg.word_rows, c.t.gather - 3, 4
-    last = c.at(20, Queue.ABC, op=1, width=Width.INT4, n1=n, d1=rows) + (n - 1) * rows
+    int4 = c.cfg.int4
+    rows, kept, n = c.cfg.word_rows, (c.t.gather - 3) * int4, 4
+    last = c.at(20, Queue.ABC, op=1, width=Width.INT4 if int4 else Width.INT8, n1=n, d1=rows) + (n - 1) * rows
     c.at(last + max(rows, kept) - c.early, Queue.ABC, op=1, width=Width.INT8)
     # Where a word has many rows, its own are still on their way.
     return "GATHER of another width" if kept >= rows else "two rows on stream G"
