@@ -6,6 +6,9 @@
 //
 // A word that is read while a byte of it is written is unknown: X where a simulator has that, else the old word
 // inverted. So is a port's word behind a write of its own, which leaves it as it was in the hardware.
+//
+// With the plusarg +bram_init=FOLDER it starts with the 2048 values of nine bits of FOLDER/WID.hex, where there is such
+// a file, and not with its INITVALs: as a bitstream's text has them, under the number that nextpnr gave the block.
 /* verilator lint_off DECLFILENAME */
 /* verilator lint_off UNUSEDPARAM */
 /* verilator lint_off UNUSEDSIGNAL */
@@ -24,6 +27,7 @@ module DP16KD #(
     parameter CLKBMUX = "CLKB",
     parameter GSR = "ENABLED",
     parameter INIT_DATA = "STATIC",
+    parameter integer WID = 0,
     parameter [319:0] INITVAL_00 = 320'd0, parameter [319:0] INITVAL_01 = 320'd0,
     parameter [319:0] INITVAL_02 = 320'd0, parameter [319:0] INITVAL_03 = 320'd0,
     parameter [319:0] INITVAL_04 = 320'd0, parameter [319:0] INITVAL_05 = 320'd0,
@@ -107,13 +111,22 @@ module DP16KD #(
   reg [8:0] mem[0:2047];
   reg [35:0] word_a, word_b, out_a, out_b;
 
-  integer i;
+  integer i, file;
+  reg [8*1024-1:0] folder, path;
   initial begin
     // Power-on contents (FPGA-TN-02204, "Initializing Memory"): INITVAL_00 to 3F follow each other, 320 bits each; of
     // every 20 bits the low 18 are memory, in the order of ascending addresses.
     for (i = 0; i < 1024; i = i + 1) begin
       mem[2*i] = INIT[20*i+:9];
       mem[2*i+1] = INIT[20*i+9+:9];
+    end
+    if ($value$plusargs("bram_init=%s", folder) != 0) begin
+      $sformat(path, "%0s/%0d.hex", folder, WID);
+      file = $fopen(path, "r");
+      if (file != 0) begin
+        $fclose(file);
+        $readmemh(path, mem);
+      end
     end
     word_a = 36'd0;
     word_b = 36'd0;
