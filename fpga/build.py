@@ -86,11 +86,10 @@ def plan(board: Board, folder: Path) -> None:
 
 
 def _device(board: Board) -> list[str]:
-    """Arguments of nextpnr that say what to place, and on which device."""
+    """Arguments of nextpnr that say which device it is, and what is to be held there."""
     made = platform(board)
     return [
-        _DEVICES[made.device], "--package", _PACKAGES[made.package], "--speed", made.speed,
-        "--json", f"{NAME}.planned.json", "--lpf", f"{NAME}.lpf",
+        _DEVICES[made.device], "--package", _PACKAGES[made.package], "--speed", made.speed, "--lpf", f"{NAME}.lpf",
     ]  # fmt: skip
 
 
@@ -98,26 +97,45 @@ def count(board: Board, folder: Path) -> dict[str, dict[str, int]]:
     """Resources that NAME.planned.json takes, as :func:`used` has them; packed only, in seconds."""
     report = f"{NAME}.packed.json"
     tools.run(
-        "nextpnr-ecp5", [*_device(board), "--pack-only", "--report", report, "--log", f"{NAME}.packed.log"],
+        "nextpnr-ecp5",
+        [*_device(board), "--json", f"{NAME}.planned.json", "--pack-only", "--report", report,
+         "--log", f"{NAME}.packed.log"],
         folder, f"{NAME}.packed.log",
     )  # fmt: skip
     return used(json.loads((folder / report).read_text()), board)
 
 
-def place_and_route_arguments(board: Board, seed: int) -> list[str]:
-    """What nextpnr is told."""
+def place_arguments(board: Board, seed: int) -> list[str]:
+    """What nextpnr is told to place NAME.planned.json."""
     stem = f"{NAME}.{seed}"
     return [
-        *_device(board),
-        "--textcfg", f"{stem}.config", "--write", f"{stem}.placed.json", "--report", f"{stem}.report.json",
-        "--log", f"{stem}.log", "--seed", str(seed), "--timing-allow-fail", "--placer", PLACER,
-        "--detailed-timing-report",
+        *_device(board), "--json", f"{NAME}.planned.json", "--no-route", "--write", f"{stem}.placed.json",
+        "--log", f"{stem}.place.log", "--seed", str(seed), "--timing-allow-fail", "--placer", PLACER,
     ]  # fmt: skip
 
 
-def place_and_route(board: Board, folder: Path, seed: int, on_line: tools.OnLine = lambda line: None) -> tools.Cost:
-    """NAME.planned.json to NAME.SEED.config, .report.json and .placed.json. A missed clock is not an error here."""
-    return tools.run("nextpnr-ecp5", place_and_route_arguments(board, seed), folder, f"{NAME}.{seed}.log", on_line)
+def place(board: Board, folder: Path, seed: int, on_line: tools.OnLine = lambda line: None) -> tools.Cost:
+    """NAME.planned.json to NAME.SEED.placed.json."""
+    return tools.run("nextpnr-ecp5", place_arguments(board, seed), folder, f"{NAME}.{seed}.place.log", on_line)
+
+
+def route_arguments(board: Board, seed: int) -> list[str]:
+    """What nextpnr is told to route what was placed with ``seed``.
+
+    The core's clock bears another name there than in the constraints: its frequency is what all clocks are held to.
+    """
+    stem = f"{NAME}.{seed}"
+    return [
+        *_device(board), "--json", f"{stem}.placed.json", "--no-pack", "--no-place",
+        "--freq", f"{board.clock_hz / 1e6:g}", "--textcfg", f"{stem}.config", "--write", f"{stem}.routed.json",
+        "--report", f"{stem}.report.json", "--log", f"{stem}.log", "--seed", str(board.route_seed),
+        "--timing-allow-fail", "--detailed-timing-report",
+    ]  # fmt: skip
+
+
+def route(board: Board, folder: Path, seed: int, on_line: tools.OnLine = lambda line: None) -> tools.Cost:
+    """NAME.SEED.placed.json to NAME.SEED.config, .report.json and .routed.json. A missed clock is not an error here."""
+    return tools.run("nextpnr-ecp5", route_arguments(board, seed), folder, f"{NAME}.{seed}.log", on_line)
 
 
 def core_fmax(report: dict[str, object]) -> float:
@@ -204,19 +222,27 @@ def build(
     plan(board, folder)
     check_limits(board, count(board, folder))
     for seed in seeds:
+        stem = f"{NAME}.{seed}"
         step(
-            f"place and route, seed {seed}",
-            place_and_route_arguments(board, seed),
+            f"place, seed {seed}",
+            place_arguments(board, seed),
             [f"{NAME}.planned.json", f"{NAME}.lpf"],
-            [f"{NAME}.{seed}.config", f"{NAME}.{seed}.report.json", f"{NAME}.{seed}.placed.json"],
-            lambda on_line, seed=seed: place_and_route(board, folder, seed, on_line),  # type: ignore[misc]
+            [f"{stem}.placed.json"],
+            lambda on_line, seed=seed: place(board, folder, seed, on_line),  # type: ignore[misc]
+        )
+        step(
+            f"route, seed {seed}",
+            route_arguments(board, seed),
+            [f"{stem}.placed.json", f"{NAME}.lpf"],
+            [f"{stem}.config", f"{stem}.report.json", f"{stem}.routed.json"],
+            lambda on_line, seed=seed: route(board, folder, seed, on_line),  # type: ignore[misc]
         )
     reports = {seed: json.loads((folder / f"{NAME}.{seed}.report.json").read_text()) for seed in seeds}
     fmax = {seed: core_fmax(report) for seed, report in reports.items()}
     best = max(seeds, key=lambda seed: fmax[seed])
 
     stage("memories", f"seed {best}")
-    wids = bitstream.find_wids(folder / f"{NAME}.{best}.placed.json", cfg)
+    wids = bitstream.find_wids(folder / f"{NAME}.{best}.routed.json", cfg)
     label = bitstream.Label(
         board.name, cfg.hash(), contract_hash(cfg), board.clock_hz, str(image.meta["model"]),
         f"{image.identity:016x}", wids,
@@ -240,6 +266,7 @@ def build(
         "image": label.image,
         "slowest_ns": slowest(reports[best], SLOWEST),
         "seed": best,
+        "route_seed": board.route_seed,
         "seeds": {str(seed): round(value, 2) for seed, value in fmax.items()},
         "seeds_median_mhz": round(statistics.median(fmax.values()), 2),
         "tools": tools.versions(),

@@ -46,9 +46,9 @@ class Routed:
         return self.folder / f"{build.NAME}.{self.board.seed}.config"
 
     @property
-    def placed(self) -> Path:
+    def netlist(self) -> Path:
         """The netlist as nextpnr writes it."""
-        return self.folder / f"{build.NAME}.{self.board.seed}.placed.json"
+        return self.folder / f"{build.NAME}.{self.board.seed}.routed.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def place_and_route(board: Board) -> Routed:
         fcntl.flock(lock, fcntl.LOCK_EX)
         build.elaborate(board, folder)
         build.write_script(board, folder)
-        arguments = build.place_and_route_arguments(board, board.seed)
+        arguments = [build.place_arguments(board, board.seed), build.route_arguments(board, board.seed)]
         key = hashlib.sha256(json.dumps([tools.versions(), arguments]).encode())
         for suffix in ("il", "ys", "lpf"):
             key.update((folder / f"{build.NAME}.{suffix}").read_bytes())
@@ -81,7 +81,8 @@ def place_and_route(board: Board) -> Routed:
             costs = {"synthesis": build.synthesise(folder)}
             build.plan(board, folder)
             build.check_limits(board, build.count(board, folder))
-            costs["place and route"] = build.place_and_route(board, folder, board.seed)
+            costs["place"] = build.place(board, folder, board.seed)
+            costs["route"] = build.route(board, folder, board.seed)
             known = {"key": key.hexdigest(), "costs": {k: dataclasses.asdict(c) for k, c in costs.items()}}
             made.write_text(json.dumps(known))
     return Routed(board, folder, {k: tools.Cost(**c) for k, c in known["costs"].items()})
@@ -218,7 +219,7 @@ def _flipped(module: dict[str, Any], flips: Sequence[Flip]) -> None:
 
 def lut_bits(routed: Routed) -> list[Flip]:
     """Every bit of every plain LUT with four inputs, in the netlist's order."""
-    (module,) = json.loads(routed.placed.read_text())["modules"].values()
+    (module,) = json.loads(routed.netlist.read_text())["modules"].values()
     luts = [
         name for name, cell in sorted(module["cells"].items())
         if cell["type"] == "TRELLIS_COMB" and _mode(cell) == "LOGIC"
@@ -229,14 +230,14 @@ def lut_bits(routed: Routed) -> list[Flip]:
 
 def to_verilog(routed: Routed, flips: Sequence[Flip] = ()) -> Path:
     """Verilog of the netlist with module NAME, whose ports are the board's pins; with ``flips``, an input ``flip``."""
-    key = hashlib.sha256(routed.placed.read_bytes())
+    key = hashlib.sha256(routed.netlist.read_bytes())
     for text in (_SCRIPT, _MAP.read_text(), Path(__file__).read_text(), repr(flips), str(tools.versions())):
         key.update(text.encode())
     path = routed.folder / f"routed-{key.hexdigest()[:12]}.v"
     with open(routed.folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            design = plain(json.loads(routed.placed.read_text()))
+            design = plain(json.loads(routed.netlist.read_text()))
             if flips:
                 _flipped(design["modules"][build.NAME], flips)
             (routed.folder / "routed.json").write_text(json.dumps(design))

@@ -107,7 +107,7 @@ def contents(routed: Routed, demo: _Demo, tmp_path: Path) -> str:
     a build does, packed, unpacked."""
     label = Label(
         BOARD.name, SIZES.hash(), contract_hash(SIZES), BOARD.clock_hz, "random", f"{demo.image.identity:016x}",
-        find_wids(routed.placed, SIZES),
+        find_wids(routed.netlist, SIZES),
     )  # fmt: skip
     (tmp_path / "in.config").write_text(bitstream.put(routed.config.read_text(), SIZES, label, demo.contents))
     bitstream.pack(tmp_path, "in.config", "lpu.bit")
