@@ -43,6 +43,7 @@ class Limits:
 
 
 # The family data sheet's table of devices (FPGA-DS-02012); registers: two for each slice's two LUTs.
+_LFE5U_12F = Limits(lut4=12_000, ff=12_000, dsp=28, ebr=32)
 _LFE5U_25F = Limits(lut4=24_288, ff=24_288, dsp=28, ebr=56)
 _LFE5U_45F = Limits(lut4=43_848, ff=43_848, dsp=72, ebr=108)
 _LFE5U_85F = Limits(lut4=83_640, ff=83_640, dsp=156, ebr=208)
@@ -82,6 +83,8 @@ class Board:
 BOARDS = {
     board.name: board
     for board in (
+        Board("ulx3s-12f", "ULX3S_12F_Platform", "ulx3s-12f", 3_000_000, "names-4k", _LFE5U_12F, dense=True,
+              lut_ram_bits=0),
         Board("ulx3s-25f", "ULX3S_25F_Platform", "ulx3s-25f", 3_000_000, "names-4k", _LFE5U_25F, dense=True),
         Board("ulx3s-45f", "ULX3S_45F_Platform", "ulx3s-45f", 3_000_000, "names-4k", _LFE5U_45F),
         Board("ulx3s-85f", "ULX3S_85F_Platform", "ulx3s-85f", 3_000_000, "stories-500k", _LFE5U_85F),

@@ -275,6 +275,15 @@ LEAN = Config(
     spare_multipliers=True, phase_bank=True, scalar_ram=True, int4=False, noise=False, weight_bits=8,
 )  # fmt: skip
 
+# As small as the options make it; its memories hold names-4k, and a few words more.
+ULX3S_12F = Config(
+    name="ulx3s-12f", lanes=8, columns=1, vlanes=1, accs=16, acc_bits=36,
+    weight_depth=1024, act_depth=32, scale_depth=512, coef_depth=256, vector_depth=128,
+    queue_depth=128, phase_depth=32, time_bits=10, context_max=32, vocab_max=32, experts_max=4, topk_max=2,
+    head_max=8, square_lanes=1, expert_rows=2, sequences=1, byte_frames=True, row_quantiser=True,
+    spare_multipliers=True, phase_bank=True, scalar_ram=True, int4=False, noise=False, weight_bits=8, clock_hz=50e6,
+)  # fmt: skip
+
 # No error correction: nothing upsets a simulator's arrays, and its memories are what a simulation of this size is
 # made of.
 LARGE = Config(
@@ -284,7 +293,7 @@ LARGE = Config(
     time_bits=20, weight_bits=8,
 )  # fmt: skip
 
-CONFIGS = {c.name: c for c in (TINY, LEAN, ULX3S_25F, ULX3S_45F, ULX3S_85F, LARGE)}
+CONFIGS = {c.name: c for c in (TINY, LEAN, ULX3S_12F, ULX3S_25F, ULX3S_45F, ULX3S_85F, LARGE)}
 
 
 def get_config(name: str) -> Config:

@@ -20,12 +20,17 @@ from hdl.config import CONFIGS, LARGE, TINY, ULX3S_25F, ULX3S_85F, Config
 from hdl.image import Space
 from hdl.isa import Count, Queue, VxOp, get_isa, tail_of
 from hdl.timing import get_timing
+from tests.util_random import roomy
 from verification.random_model import make_model, quantised, shape
 
 
 def compiled(cfg: Config, weights: int = 8, seed: int = 0, **changes: Any) -> Compiled:
     s = shape(**changes)
     return lower(quantised(make_model(s, np.random.default_rng(seed)), cfg, weights), cfg)
+
+
+HOLDING = {name: cfg if cfg.context_max >= 60 else roomy(cfg) for name, cfg in CONFIGS.items()}
+"""The configurations; those too small for the models of these tests with memories that are not."""
 
 
 def cycles(c: Compiled, position: int, sampled: bool = True) -> int:
@@ -38,7 +43,7 @@ def cycles(c: Compiled, position: int, sampled: bool = True) -> int:
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_cycles_follow_the_position(config: str) -> None:
-    c = compiled(CONFIGS[config], context=60, window=40)
+    c = compiled(HOLDING[config], context=60, window=40)
     counts = [cycles(c, p) for p in range(60)]
     assert counts == sorted(counts)
     assert set(counts[39:]) == {counts[39]}, "a full window costs the same at every position"
@@ -116,7 +121,7 @@ def test_the_same_model_makes_the_same_sections() -> None:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_instructions_encode_and_come_back(config: str) -> None:
     """Every instruction of a program, and the program memory in the sections, is the one that was scheduled."""
-    c = compiled(CONFIGS[config], context=20)
+    c = compiled(HOLDING[config], context=20)
     isa = get_isa(c.cfg)
     for q, code in c.program.code.items():
         for instruction in code:
@@ -236,14 +241,13 @@ def test_layout_regions_do_not_overlap(sequences: int) -> None:
 )
 def test_limits_are_where_they_are_said_to_be(cfg: Config) -> None:
     """The largest of each is compiled, the next one refused."""
-    roomy = dataclasses.replace(
-        cfg, weight_depth=1 << 15, act_depth=1 << 12, scale_depth=1 << 13, coef_depth=1 << 13, vector_depth=1 << 12,
-        queue_depth=4096, phase_depth=256,
+    large = dataclasses.replace(
+        roomy(cfg), act_depth=1 << 12, coef_depth=1 << 13, vector_depth=1 << 12, queue_depth=4096, phase_depth=256,
     )  # fmt: skip
     changes = {"heads": 1, "kv_heads": 1, "layers": 1, "context": 6}
-    experts, size = experts_per_token(roomy).largest, head_dim(roomy).largest
-    compiled(roomy, experts=5, top_k=experts, head_dim=size, **changes)
+    experts, size = experts_per_token(large).largest, head_dim(large).largest
+    compiled(large, experts=5, top_k=experts, head_dim=size, **changes)
     with pytest.raises(LpuError, match=f"num_experts_per_tok = {experts + 1}: .*supports up to {experts} "):
-        compiled(roomy, experts=5, top_k=experts + 1, **changes)
+        compiled(large, experts=5, top_k=experts + 1, **changes)
     with pytest.raises(LpuError, match=f"head_dim = {size + 2}: .*supports up to {size} "):
-        compiled(roomy, head_dim=size + 2, **changes)
+        compiled(large, head_dim=size + 2, **changes)

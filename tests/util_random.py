@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 
@@ -9,12 +10,22 @@ import numpy as np
 
 from firmware.lower import Compiled
 from firmware.schedule import token_cycles
+from hdl.config import Config
 from hdl.image import Param
 from hdl.isa import Queue
 from hdl.timing import get_timing
 from sim import numerics as nx
 from sim.machine import Machine, Retired
 from sim.reference import Reference, Sampling, choose
+
+
+def roomy(cfg: Config) -> Config:
+    """With memories for any shape of the tests: the schedule follows the other sizes."""
+    return dataclasses.replace(
+        cfg, weight_depth=1 << 15, act_depth=1 << 10, scale_depth=1 << 13, coef_depth=1 << 12,
+        vector_depth=1 << 10, queue_depth=2048, phase_depth=128, context_max=max(cfg.context_max, 128),
+        vocab_max=max(cfg.vocab_max, 512), experts_max=max(cfg.experts_max, 8), time_bits=max(cfg.time_bits, 12),
+    )  # fmt: skip
 
 
 class Runner:

@@ -600,8 +600,10 @@ class Generator(Builder):
             b.add(Queue.SFU, 0, fields)
             self.scalar_access(b, 0, fields)
             self.place(b)
+        width4 = int(not cfg.int4)
         sums: list[tuple[Fields, bool]] = [
-            ({"width": int(not cfg.int4), "n1": self.act.size, "a": self.act.base, "a_s1": 1, "w": self.w4.base, "w_s1": 1}, False),
+            ({"width": width4, "n1": self.act.size, "a": self.act.base, "a_s1": 1, "w": self.w4.base, "w_s1": 1},
+             False),
             ({"width": 1, "n1": self.kv.size, "w": self.kv.base, "w_s1": 1, "a": self.act.base}, True),
         ]
         for acc, (fields, cached) in enumerate(sums):

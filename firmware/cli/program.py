@@ -11,7 +11,7 @@ import click
 
 from ..errors import LpuError
 
-BOARDS = {name: "ulx3s" for name in ("ulx3s-25f", "ulx3s-45f", "ulx3s-85f")}
+BOARDS = {name: "ulx3s" for name in ("ulx3s-12f", "ulx3s-25f", "ulx3s-45f", "ulx3s-85f")}
 """Board -> its name in openFPGALoader."""
 TOOL = "openfpgaloader-cli"
 BUILT = Path("build")

@@ -13,6 +13,8 @@ NAMES = {
     ("hdl/config.py", "ULX3S_85F"): "sizes of another configuration",
     ("hdl/config.py", "ULX3S_45F"): "sizes of another configuration",
     ("hdl/config.py", "ULX3S_25F"): "sizes of another configuration",
+    ("hdl/config.py", "ULX3S_12F"): "sizes of another configuration",
+    ("hdl/config.py", "LEAN"): "sizes of another configuration",
     ("hdl/config.py", "LARGE"): "sizes of another configuration",
     ("hdl/config.py", "TINY"): "a choice of sizes: any legal one has to work, so none is a mistake",
     ("hdl/config.py", "Config.weight_bits"): "a default of the compiler",
