@@ -49,7 +49,7 @@ def stage_needs(layout: Layout, stage: Stage) -> list[Need]:
     """What :class:`Layout` needs of each memory for so many layers and these ends of the model."""
     lay, s = layout, layout.model.shape
     tables = [lay.embed] * stage.first + [lay.lm_head] * (stage.last and not (stage.first and lay.model.tied))
-    spare = max(lay.cfg.slots(4), lay.key_sets * lay.cfg.slots(8) - lay.cache_rows)
+    spare = max(lay.cfg.slots(lay.cfg.narrowest), lay.key_sets * lay.cfg.slots(8) - lay.cache_rows)
     values = s.kv_heads * lay.value_head_w
     needed = {
         LAYERS: stage.layers,
