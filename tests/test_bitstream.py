@@ -199,9 +199,11 @@ def test_the_smallest_board_fits(tmp_path: Path) -> None:
     resources = build.count(board, tmp_path)
     build.check_limits(board, resources)
     # What is left of the multipliers goes to the MXM; where all of them are in use, its last products are LUTs.
-    lanes = board.cfg.columns * board.cfg.lanes
-    assert min(lanes, board.limits.dsp) <= resources["dsp"]["used"] <= resources["dsp"]["available"]
-    assert resources["dsp"]["available"] == board.limits.dsp
+    cells = json.loads((tmp_path / f"{build.NAME}.planned.json").read_text())["modules"][build.NAME]["cells"]
+    multipliers = [name for name, cell in cells.items() if cell["type"] == "MULT18X18D"]
+    in_columns = sum(".column" in name for name in multipliers)
+    assert resources["dsp"] == {"used": len(multipliers), "available": board.limits.dsp}
+    assert in_columns == board.cfg.columns * board.cfg.lanes or len(multipliers) == board.limits.dsp
     assert 0 < resources["ff"]["used"] <= resources["lut4"]["used"]
     small = dataclasses.replace(board, limits=dataclasses.replace(board.limits, ebr=resources["ebr"]["used"] - 1))
     with pytest.raises(LpuError, match=rf"{board.name}: more than the vendor publishes for the device: ebr"):

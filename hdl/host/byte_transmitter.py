@@ -95,17 +95,7 @@ class ByteTransmitter(Transmitter):
             with m.State("IDLE"):
                 m.d.comb += begin.eq(1)
                 m.d.sync += [self.at.eq(self.first), first.eq(self.first), records.eq(0)]
-                with m.If(waiting):
-                    m.d.sync += [waiting.eq(0), chosen.eq(kind), number.eq(seq)]
-                    m.next = "COMPOSE"
-                with m.Elif(self.ready != 0):
-                    m.d.comb += self.take.eq(1)
-                    m.d.sync += [chosen.eq(Reply.TOKENS.value), number.eq(self.run), records.eq(self.ready)]
-                    m.next = "COMPOSE"
-                with m.Elif(self.ended):
-                    m.d.comb += self.told.eq(1)
-                    m.d.sync += [chosen.eq(Reply.DONE.value), number.eq(self.run)]
-                    m.next = "COMPOSE"
+                self._choose(m, chosen, number, records, waiting, kind, seq)
 
             with m.State("COMPOSE"):
                 m.d.comb += [begin.eq(1), keep.eq(1)]
