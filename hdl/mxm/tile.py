@@ -64,7 +64,8 @@ class Superlane(wiring.Component):
     ``abc``, ``drain`` are this superlane's micro-ops (cycle 0); the ``_out`` twins reach the next superlane a
     cycle later, as do the activation word ``act`` (given in stage ``pack``) and the gathered ``word``, into
     which this superlane puts its own when ``mine`` (given a cycle behind ``pack``, output a cycle later).
-    ``half``: which column and half a gather takes. ``value``: accumulator, a cycle after ``drain``; two with
+    ``half``: which column and half a gather takes, given a cycle before stage ``pack`` at the latest; it hops, too.
+    ``value``: accumulator, a cycle after ``drain``; two with
     ``in_steps``, which makes the way from the columns shorter.
     ``w``: write port of all columns, ``column`` tells which of them is meant; written two cycles later. With error
     correction instead ``request`` and ``change``, see :mod:`hdl.mxm.write`; and ``corrected``, ``uncorrectable``: words
@@ -98,6 +99,7 @@ class Superlane(wiring.Component):
             "value": Out(signed(cfg.acc_bits)),
             "mine": In(1),
             "half": In(half_bits(cfg)),
+            "half_out": Out(half_bits(cfg)),
             "word": In(word),
             "word_valid": Out(1),
             "word_out": Out(word),
@@ -110,12 +112,16 @@ class Superlane(wiring.Component):
         act = Signal(act_layout(cfg), reset_less=True)
         value = Signal(signed(cfg.acc_bits), reset_less=True)
         word_out = Signal(gather_layout(cfg), reset_less=True)
+        gathered = Signal(half_bits(cfg))
         m.d.sync += [
             self.abc_out.eq(self.abc),
             act.eq(self.act),
             self.drain_out.eq(self.drain),
+            gathered.eq(self.half),
         ]
-        m.d.comb += [self.act_out.eq(act), self.value.eq(value), self.word_out.eq(word_out)]
+        m.d.comb += [
+            self.act_out.eq(act), self.value.eq(value), self.word_out.eq(word_out), self.half_out.eq(gathered),
+        ]  # fmt: skip
 
         # Control, delayed to the stages. Only what a later stage still needs is used, the rest falls away.
         stages = get_stages(cfg)
@@ -172,12 +178,12 @@ class Superlane(wiring.Component):
         m.d.sync += value.eq(Array(halves)[which] if len(halves) > 1 else halves[0])
 
         # Gather: the chosen half of the chosen column's word.
-        word = Array(words)[self.half[1:]] if len(words) > 1 else words[0]
+        word = Array(words)[gathered[1:]] if len(words) > 1 else words[0]
         behind = stage[stages.pack + 1]
         m.d.sync += self.word_valid.eq(behind.read & ~behind.dot)
         for lane in range(cfg.lanes):
             byte = word.word_select(lane, 8)
-            nibble = byte.word_select(self.half[0], 4)
+            nibble = byte.word_select(gathered[0], 4)
             weight = Signal(signed(8), name=f"weight{lane}", reset_less=True)
             m.d.sync += [
                 weight.eq(
@@ -283,7 +289,8 @@ class Mxm(wiring.Component):
 
         # The token's row of the embedding: result row token // V, superlane token % V. The word's width and whose token
         # it is are the micro-op's; the tile's columns see it some cycles and a hop for each superlane later, so
-        # both are kept from the last GATHER.
+        # both are kept from the last GATHER. Chosen in two cycles, and in a third at superlane 0.
+        assert stages.pack >= 3
         gather_int8 = Signal()
         second = Signal()
         with m.If(self.abc.valid & (self.abc.op == AbcOp.GATHER.value)):
@@ -324,7 +331,7 @@ class Mxm(wiring.Component):
                 lane.abc.eq(previous.abc_out if previous else abc),
                 lane.act.eq(previous.act_out if previous else act.word),
                 lane.drain.eq(previous.drain_out if previous else drain),
-                lane.half.eq(half),
+                lane.half.eq(previous.half_out if previous else half),
             ]
             m.d.sync += lane.mine.eq(token[:lane_bits] == s)
             if previous:

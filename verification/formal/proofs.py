@@ -180,7 +180,8 @@ PROOFS = [
         "act_places", addresses.ActPlaces, "prove", 5, "formal",
         "ActQuantiser: a word is written when a block is whole or the instruction over, at dst + word of the row",
         "none",
-        (Mutant("hdl.sxm", "self.dst + self.i1[word_bits:]", "self.dst + self.i1[row_bits - 1 :]", 8),),
+        (Mutant("hdl.sxm", "self.i1[row_bits:word_bits]),\n                addr.eq(self.dst + self.i1[word_bits:])",
+                "self.i1[row_bits:word_bits]),\n                addr.eq(self.dst + self.i1[row_bits - 1 :])", 8),),
         cover=8,
     ),
     Proof(
