@@ -38,6 +38,10 @@ _PACKAGES = {"BG381": "CABGA381"}
 PLACER = "static"
 """Of nextpnr: with the blocks where the floorplan has them, it ends far nearer to the clock than "heap"."""
 
+LOGIC_SHARE = 0.6
+"""Of a period, for logic; the rest is for wires. Told that much time, Yosys' mapper saves LUTs where it need not save
+levels. For dense boards only: the others have LUTs to spare, and are faster without."""
+
 SLOWEST = 8
 """Endpoints that the report names: what to shorten for a faster clock."""
 
@@ -65,8 +69,10 @@ def elaborate(board: Board, folder: Path) -> None:
 
 def write_script(board: Board, folder: Path) -> None:
     """Writes NAME.ys, the script of the synthesis."""
-    synthesis = tools.SYNTHESIS.format(top=NAME) + (" -nowidelut" if board.dense else "")
-    lines = [f"read_rtlil {NAME}.il", synthesis, f"write_json {NAME}.json", ""]
+    lines = [f"read_rtlil {NAME}.il", tools.SYNTHESIS.format(top=NAME), f"write_json {NAME}.json", ""]
+    if board.dense:
+        lines[1] += " -nowidelut"
+        lines.insert(1, f"scratchpad -set abc9.D {LOGIC_SHARE * 1e12 / board.clock_hz:.0f}")
     (folder / f"{NAME}.ys").write_text("\n".join(lines))
 
 
