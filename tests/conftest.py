@@ -69,7 +69,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(
             "bench_run",
             [
-                pytest.param(run, id=f"{run[0].name}-{run[1]}-{run[2]}", marks=_marks(run[0]))
+                pytest.param(run, id=f"{run[0].name}-{run[1]}-{run[2]}", marks=_marks(*run))
                 for run in runs
             ],
         )
@@ -80,8 +80,9 @@ def _meant(bench: Bench, name: str) -> bool:
     return bench.name == name or bench.name.startswith(name + "_")
 
 
-def _marks(bench: Bench) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.bench, *([pytest.mark.slow] if bench.slow else [])]
+def _marks(bench: Bench, simulator: str, config: str) -> list[pytest.MarkDecorator]:
+    slow = bench.slow or (simulator, config) in bench.later
+    return [pytest.mark.bench, *([pytest.mark.slow] if slow else [])]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

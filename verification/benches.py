@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from amaranth.hdl import Elaboratable
 
 from fpga.board import BoardCore
 from fpga.board_sim import BAUD, CLOCK_HZ
 from fpga.netlist import BLOCK_MODELS
+from hdl.config import Config
 from hdl.core import Core
 from hdl.host.host import HostLink
 from hdl.mxm import Mxm
@@ -48,22 +51,29 @@ def _random(
 
 BOTH = ("tiny", "lean")
 """A size with every feature, and one with every option that saves logic."""
+_LATER = (("verilator", "lean"),)
+"""Of a slice in both sizes: the build takes ten times as long as Icarus takes for the whole bench."""
+
+
+def _slice(name: str, factory: Callable[[Config], Elaboratable]) -> Bench:
+    """A slice in both sizes."""
+    return Bench(name, factory, f"verification.bench_{name}", BOTH, later=_LATER)
 
 BENCHES = [
     Bench("selftest", lambda cfg: Echo(), "verification.bench_selftest"),
-    Bench("host", HostLink, "verification.bench_host", BOTH),
-    Bench("icu", IcuProbe, "verification.bench_icu", BOTH),
-    Bench("mem", MemSlices, "verification.bench_mem", BOTH),
+    _slice("host", HostLink),
+    _slice("icu", IcuProbe),
+    _slice("mem", MemSlices),
     Bench("mem_exported", MemSlices, "verification.bench_mem", exported=True),
     Bench("mapped", lambda cfg: BankKinds(), "verification.bench_mapped", exported=True),
-    Bench("mxm", lambda cfg: Mxm(shallow(cfg)), "verification.bench_mxm", BOTH),
-    Bench("sxm", Sxm, "verification.bench_sxm", BOTH),
-    Bench("vxm_dequant", Dequantiser, "verification.bench_vxm_dequant", BOTH),
-    Bench("vxm_alu", VectorAlu, "verification.bench_vxm_alu", BOTH),
-    Bench("vxm_scalar", ScalarUnit, "verification.bench_vxm_scalar", BOTH),
-    Bench("vxm_topk", TopK, "verification.bench_vxm_topk", BOTH),
-    Bench("vxm_chain", Vxm, "verification.bench_vxm_chain", BOTH),
-    Bench("datapath", lambda cfg: Datapath(shallow(cfg)), "verification.bench_datapath", BOTH),
+    _slice("mxm", lambda cfg: Mxm(shallow(cfg))),
+    _slice("sxm", Sxm),
+    _slice("vxm_dequant", Dequantiser),
+    _slice("vxm_alu", VectorAlu),
+    _slice("vxm_scalar", ScalarUnit),
+    _slice("vxm_topk", TopK),
+    _slice("vxm_chain", Vxm),
+    _slice("datapath", lambda cfg: Datapath(shallow(cfg))),
     Bench("block", ProbedCore, "verification.bench_block", exported=True),
     Bench("block_lean", ProbedCore, "verification.bench_block", ("lean",), exported=True, slow=True, timeout_s=3600,
           build="block"),

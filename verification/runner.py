@@ -48,9 +48,10 @@ _VERILATOR_OPT = {"OPT_FAST": "-O1", "OPT_SLOW": "-O0", "OPT_GLOBAL": "-O1"}
 class Bench:
     """A bench of the matrix: ``factory`` makes the design for a config, ``module`` holds the cocotb tests.
 
-    ``timeout_s`` ends a simulation that hangs; ``slow`` leaves the bench to ``make regress``; ``exported``:
-    the Verilog is that of ``make sim`` (``hdl.export``: SRAM banks are instances, equal modules are shared), not
-    Amaranth's own; ``build``: the bench, of the same factory, whose compiled design is used.
+    ``timeout_s`` ends a simulation that hangs; ``slow`` leaves the bench to ``make regress``, ``later`` its runs with
+    these (simulator, config); ``exported``: the Verilog is that of ``make sim`` (``hdl.export``: SRAM banks are
+    instances, equal modules are shared), not Amaranth's own; ``build``: the bench, of the same factory, whose compiled
+    design is used.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Bench:
     sources: Sequence[Path] = ()
     timeout_s: int = 600
     slow: bool = False
+    later: Sequence[tuple[str, str]] = ()
     exported: bool = False
     build: str | None = None
 
