@@ -30,6 +30,11 @@ _ENTRY = {
 SYNTHESIS = "synth_ecp5 -nodsp -nobram -top {top}"
 """Block RAMs and multipliers are instances already: what Yosys would infer beside them has other latencies."""
 
+_MOUNT = "/=."
+"""What a tool sees of this computer: its folder, and nothing else. Without this it sees a path for each level above, and
+where its memory lies then depends on how deep the folder is; nextpnr's router breaks ties by that (one placement of
+ulx3s-85f, routed four and five levels deep: 107.2 and 104.5 MHz)."""
+
 OnLine = Callable[[str], None]
 """Called now and then with the last line a tool has written."""
 
@@ -57,7 +62,7 @@ def run(tool: str, arguments: Sequence[str], folder: Path, log: str, on_line: On
     path = folder / log
     # The log is written by the tool (-l, --log): what it prints itself stops at its first call of ABC.
     output = path.with_suffix(path.suffix + ".stderr")
-    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    environment = os.environ | {"PYTHONHASHSEED": "0", "YOWASP_MOUNT": _MOUNT}
     with output.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-c", code, *arguments], cwd=folder, env=environment,
