@@ -65,8 +65,8 @@ class Board:
     route_seed: int = 1
     """Of the router: the same placement, routed in another order, moves a clock by some per cent."""
     dense: bool = False
-    """LUTs are what runs out: none are joined to wider ones, which is faster but takes more of them, and levels of logic
-    are saved only as far as the clock asks for it."""
+    """LUTs are what runs out: none are joined to wider ones, which is faster but takes more of them, and levels of
+    logic are saved only as far as the clock asks for it."""
     lut_ram_bits: int = LUT_RAM_BITS
     """Banks of so many bits and less are LUT RAM; 0 where block RAMs are left over."""
 

@@ -31,9 +31,9 @@ SYNTHESIS = "synth_ecp5 -nodsp -nobram -top {top}"
 """Block RAMs and multipliers are instances already: what Yosys would infer beside them has other latencies."""
 
 _MOUNT = "/=."
-"""What a tool sees of this computer: its folder, and nothing else. Without this it sees a path for each level above, and
-where its memory lies then depends on how deep the folder is; nextpnr's router breaks ties by that (one placement of
-ulx3s-85f, routed four and five levels deep: 107.2 and 104.5 MHz)."""
+"""What a tool sees of this computer: its folder, and nothing else. Without this it sees a path for each level above,
+and where its memory lies then depends on how deep the folder is; nextpnr's router breaks ties by that (one placement
+of ulx3s-85f, routed four and five levels deep: 107.2 and 104.5 MHz)."""
 
 OnLine = Callable[[str], None]
 """Called now and then with the last line a tool has written."""
