@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def test_a_report_that_cannot_be_written_is_told_first(tmp_path: Path, monkeypat
 
 
 def test_a_shipped_model_and_a_random_one_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = {"random": SHAPES["random 6 experts, top 3, no shared heads"]}
+    shape = SHAPES["random 6 experts, top 3, no shared heads"]
+    small = {"random": dataclasses.replace(shape, vocab=512, d=96, layers=2, ffn=128)}
     monkeypatch.setattr(fidelity, "SHAPES", small)
     monkeypatch.setattr(fidelity, "_CALIBRATED", (2, 16))
     monkeypatch.setattr(fidelity, "_WRITTEN", (2, 16))
