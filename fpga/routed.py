@@ -46,9 +46,19 @@ class Routed:
         return self.folder / f"{build.NAME}.{self.board.seed}.config"
 
     @property
+    def placed(self) -> Path:
+        """The netlist as nextpnr writes it when it has placed it."""
+        return self.folder / f"{build.NAME}.{self.board.seed}.placed.json"
+
+    @property
     def netlist(self) -> Path:
-        """The netlist as nextpnr writes it."""
+        """The netlist as nextpnr writes it in the end."""
         return self.folder / f"{build.NAME}.{self.board.seed}.routed.json"
+
+    def pins(self) -> dict[str, str]:
+        """Direction of each pin of the board. nextpnr no longer says in the end: what it read back has no ports."""
+        (module,) = json.loads(self.placed.read_text())["modules"].values()
+        return {name: port["direction"] for name, port in module["ports"].items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,10 +162,11 @@ def _plain_comb(cell: Cell) -> None:
         parameters.pop(unused, None)
 
 
-def plain(written: dict[str, Any]) -> dict[str, Any]:
+def plain(written: dict[str, Any], pins: Mapping[str, str]) -> dict[str, Any]:
     """A netlist that nextpnr has written, with cells as the models have them: settings of pins are levels and nets.
 
-    Raises AssertionError for what is not expected in it.
+    ``pins``: direction of each port, which is the net of its name. Raises AssertionError for what is not expected in
+    the netlist.
     """
     (module,) = written["modules"].values()
     low = {
@@ -185,7 +196,9 @@ def plain(written: dict[str, Any]) -> dict[str, Any]:
         cell["attributes"] = {}
         cell["connections"] = {port: nets for port, nets in cell["connections"].items() if nets}
         cells[name] = cell
-    module = {"attributes": {}, "ports": module["ports"], "cells": cells, "netnames": {}}
+    nets = module["netnames"]
+    ports = {name: {"direction": direction, "bits": nets[name]["bits"]} for name, direction in pins.items()}
+    module = {"attributes": {}, "ports": ports, "cells": cells, "netnames": {}}
     return {"modules": {build.NAME: module}}
 
 
@@ -237,7 +250,7 @@ def to_verilog(routed: Routed, flips: Sequence[Flip] = ()) -> Path:
     with open(routed.folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            design = plain(json.loads(routed.netlist.read_text()))
+            design = plain(json.loads(routed.netlist.read_text()), routed.pins())
             if flips:
                 _flipped(design["modules"][build.NAME], flips)
             (routed.folder / "routed.json").write_text(json.dumps(design))
