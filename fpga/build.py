@@ -69,10 +69,11 @@ def elaborate(board: Board, folder: Path) -> None:
 
 def write_script(board: Board, folder: Path) -> None:
     """Writes NAME.ys, the script of the synthesis."""
-    lines = [f"read_rtlil {NAME}.il", tools.SYNTHESIS.format(top=NAME), f"write_json {NAME}.json", ""]
+    synthesis = [tools.SYNTHESIS.format(top=NAME)]
     if board.dense:
-        lines[1] += " -nowidelut"
-        lines.insert(1, f"scratchpad -set abc9.D {LOGIC_SHARE * 1e12 / board.clock_hz:.0f}")
+        delay = f"scratchpad -set abc9.D {LOGIC_SHARE * 1e12 / board.clock_hz:.0f}"  # ps
+        synthesis = [delay, f"{synthesis[0]} -nowidelut"]
+    lines = [f"read_rtlil {NAME}.il", *synthesis, f"write_json {NAME}.json", ""]
     (folder / f"{NAME}.ys").write_text("\n".join(lines))
 
 
