@@ -61,9 +61,7 @@ class Board:
     model: str
     limits: Limits
     seed: int = 1
-    """Of the placement, unless told otherwise."""
-    route_seed: int = 1
-    """Of the router: the same placement, routed in another order, moves a clock by some per cent."""
+    """Of place and route, unless told otherwise."""
     dense: bool = False
     """LUTs are what runs out: none are joined to wider ones, which is faster but takes more of them, and levels of
     logic are saved only as far as the clock asks for it."""
@@ -88,8 +86,7 @@ BOARDS = {
               lut_ram_bits=0),
         Board("ulx3s-25f", "ULX3S_25F_Platform", "ulx3s-25f", 3_000_000, "names-4k", _LFE5U_25F, dense=True),
         Board("ulx3s-45f", "ULX3S_45F_Platform", "ulx3s-45f", 3_000_000, "names-4k", _LFE5U_45F),
-        Board("ulx3s-85f", "ULX3S_85F_Platform", "ulx3s-85f", 3_000_000, "stories-500k", _LFE5U_85F, seed=3,
-              route_seed=11),
+        Board("ulx3s-85f", "ULX3S_85F_Platform", "ulx3s-85f", 3_000_000, "stories-500k", _LFE5U_85F, seed=3),
     )
 }
 

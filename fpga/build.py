@@ -27,6 +27,7 @@ from fpga.contents import demo_stream, power_on
 from fpga.ecp5 import Ecp5
 from fpga.floorplan import floorplan
 from fpga.report import slowest
+from fpga.ties import check_ties
 from hdl.contract import contract_hash
 
 ROOT = Path("build")
@@ -112,38 +113,24 @@ def count(board: Board, folder: Path) -> dict[str, dict[str, int]]:
     return used(json.loads((folder / report).read_text()), board)
 
 
-def place_arguments(board: Board, seed: int) -> list[str]:
-    """What nextpnr is told to place NAME.planned.json."""
-    stem = f"{NAME}.{seed}"
-    return [
-        *_device(board), "--json", f"{NAME}.planned.json", "--no-route", "--write", f"{stem}.placed.json",
-        "--log", f"{stem}.place.log", "--seed", str(seed), "--timing-allow-fail", "--placer", PLACER,
-    ]  # fmt: skip
+def place_and_route_arguments(board: Board, seed: int) -> list[str]:
+    """What nextpnr is told.
 
-
-def place(board: Board, folder: Path, seed: int, on_line: tools.OnLine = lambda line: None) -> tools.Cost:
-    """NAME.planned.json to NAME.SEED.placed.json."""
-    return tools.run("nextpnr-ecp5", place_arguments(board, seed), folder, f"{NAME}.{seed}.place.log", on_line)
-
-
-def route_arguments(board: Board, seed: int) -> list[str]:
-    """What nextpnr is told to route what was placed with ``seed``.
-
-    The core's clock bears another name there than in the constraints, so nextpnr holds it to no frequency of ours: arcs
-    are taken in the order of their slack all the same, and the clock reached is compared by :func:`build`.
+    One run does both: a placed design that is written and read again has lost each pin of a block RAM or multiplier that
+    no net reaches, and with it the setting that ties the pin to its level (:mod:`fpga.ties`).
     """
     stem = f"{NAME}.{seed}"
     return [
-        *_device(board), "--json", f"{stem}.placed.json", "--no-pack", "--no-place",
-        "--textcfg", f"{stem}.config", "--write", f"{stem}.routed.json",
-        "--report", f"{stem}.report.json", "--log", f"{stem}.log", "--seed", str(board.route_seed),
-        "--timing-allow-fail", "--detailed-timing-report",
+        *_device(board), "--json", f"{NAME}.planned.json",
+        "--textcfg", f"{stem}.config", "--write", f"{stem}.routed.json", "--report", f"{stem}.report.json",
+        "--log", f"{stem}.log", "--seed", str(seed), "--timing-allow-fail", "--placer", PLACER,
+        "--detailed-timing-report",
     ]  # fmt: skip
 
 
-def route(board: Board, folder: Path, seed: int, on_line: tools.OnLine = lambda line: None) -> tools.Cost:
-    """NAME.SEED.placed.json to NAME.SEED.config, .report.json and .routed.json. A missed clock is not an error here."""
-    return tools.run("nextpnr-ecp5", route_arguments(board, seed), folder, f"{NAME}.{seed}.log", on_line)
+def place_and_route(board: Board, folder: Path, seed: int, on_line: tools.OnLine = lambda line: None) -> tools.Cost:
+    """NAME.planned.json to NAME.SEED.config, .report.json and .routed.json. A missed clock is not an error here."""
+    return tools.run("nextpnr-ecp5", place_and_route_arguments(board, seed), folder, f"{NAME}.{seed}.log", on_line)
 
 
 def core_fmax(report: dict[str, object]) -> float:
@@ -232,24 +219,18 @@ def build(
     for seed in seeds:
         stem = f"{NAME}.{seed}"
         step(
-            f"place, seed {seed}",
-            place_arguments(board, seed),
+            f"place and route, seed {seed}",
+            place_and_route_arguments(board, seed),
             [f"{NAME}.planned.json", f"{NAME}.lpf"],
-            [f"{stem}.placed.json"],
-            lambda on_line, seed=seed: place(board, folder, seed, on_line),  # type: ignore[misc]
-        )
-        step(
-            f"route, seed {seed}",
-            route_arguments(board, seed),
-            [f"{stem}.placed.json", f"{NAME}.lpf"],
             [f"{stem}.config", f"{stem}.report.json", f"{stem}.routed.json"],
-            lambda on_line, seed=seed: route(board, folder, seed, on_line),  # type: ignore[misc]
+            lambda on_line, seed=seed: place_and_route(board, folder, seed, on_line),  # type: ignore[misc]
         )
     reports = {seed: json.loads((folder / f"{NAME}.{seed}.report.json").read_text()) for seed in seeds}
     fmax = {seed: core_fmax(report) for seed, report in reports.items()}
     best = max(seeds, key=lambda seed: fmax[seed])
 
     stage("memories", f"seed {best}")
+    check_ties(folder / f"{NAME}.{best}.config", folder / f"{NAME}.{best}.routed.json")
     wids = bitstream.find_wids(folder / f"{NAME}.{best}.routed.json", cfg)
     label = bitstream.Label(
         board.name, cfg.hash(), contract_hash(cfg), board.clock_hz, str(image.meta["model"]),
@@ -274,7 +255,6 @@ def build(
         "image": label.image,
         "slowest_ns": slowest(reports[best], SLOWEST),
         "seed": best,
-        "route_seed": board.route_seed,
         "seeds": {str(seed): round(value, 2) for seed, value in fmax.items()},
         "seeds_median_mhz": round(statistics.median(fmax.values()), 2),
         "tools": tools.versions(),

@@ -19,6 +19,7 @@ from typing import Any
 
 from fpga import build, netlist, tools
 from fpga.board import LEDS, Board
+from fpga.ties import check_ties
 from sim import verilator
 
 VERILOG = Path(__file__).parent / "verilog"
@@ -46,19 +47,9 @@ class Routed:
         return self.folder / f"{build.NAME}.{self.board.seed}.config"
 
     @property
-    def placed(self) -> Path:
-        """The netlist as nextpnr writes it when it has placed it."""
-        return self.folder / f"{build.NAME}.{self.board.seed}.placed.json"
-
-    @property
     def netlist(self) -> Path:
-        """The netlist as nextpnr writes it in the end."""
+        """The netlist as nextpnr writes it."""
         return self.folder / f"{build.NAME}.{self.board.seed}.routed.json"
-
-    def pins(self) -> dict[str, str]:
-        """Direction of each pin of the board. nextpnr no longer says in the end: what it read back has no ports."""
-        (module,) = json.loads(self.placed.read_text())["modules"].values()
-        return {name: port["direction"] for name, port in module["ports"].items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +72,7 @@ def place_and_route(board: Board) -> Routed:
         fcntl.flock(lock, fcntl.LOCK_EX)
         build.elaborate(board, folder)
         build.write_script(board, folder)
-        arguments = [build.place_arguments(board, board.seed), build.route_arguments(board, board.seed)]
+        arguments = build.place_and_route_arguments(board, board.seed)
         key = hashlib.sha256(json.dumps([tools.versions(), arguments]).encode())
         for suffix in ("il", "ys", "lpf"):
             key.update((folder / f"{build.NAME}.{suffix}").read_bytes())
@@ -91,8 +82,8 @@ def place_and_route(board: Board) -> Routed:
             costs = {"synthesis": build.synthesise(folder)}
             build.plan(board, folder)
             build.check_limits(board, build.count(board, folder))
-            costs["place"] = build.place(board, folder, board.seed)
-            costs["route"] = build.route(board, folder, board.seed)
+            costs["place and route"] = build.place_and_route(board, folder, board.seed)
+            check_ties(folder / f"{build.NAME}.{board.seed}.config", folder / f"{build.NAME}.{board.seed}.routed.json")
             known = {"key": key.hexdigest(), "costs": {k: dataclasses.asdict(c) for k, c in costs.items()}}
             made.write_text(json.dumps(known))
     return Routed(board, folder, {k: tools.Cost(**c) for k, c in known["costs"].items()})
@@ -162,11 +153,10 @@ def _plain_comb(cell: Cell) -> None:
         parameters.pop(unused, None)
 
 
-def plain(written: dict[str, Any], pins: Mapping[str, str]) -> dict[str, Any]:
+def plain(written: dict[str, Any]) -> dict[str, Any]:
     """A netlist that nextpnr has written, with cells as the models have them: settings of pins are levels and nets.
 
-    ``pins``: direction of each port, which is the net of its name. Raises AssertionError for what is not expected in
-    the netlist.
+    Raises AssertionError for what is not expected in it.
     """
     (module,) = written["modules"].values()
     low = {
@@ -196,9 +186,7 @@ def plain(written: dict[str, Any], pins: Mapping[str, str]) -> dict[str, Any]:
         cell["attributes"] = {}
         cell["connections"] = {port: nets for port, nets in cell["connections"].items() if nets}
         cells[name] = cell
-    nets = module["netnames"]
-    ports = {name: {"direction": direction, "bits": nets[name]["bits"]} for name, direction in pins.items()}
-    module = {"attributes": {}, "ports": ports, "cells": cells, "netnames": {}}
+    module = {"attributes": {}, "ports": module["ports"], "cells": cells, "netnames": {}}
     return {"modules": {build.NAME: module}}
 
 
@@ -250,7 +238,7 @@ def to_verilog(routed: Routed, flips: Sequence[Flip] = ()) -> Path:
     with open(routed.folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            design = plain(json.loads(routed.netlist.read_text()), routed.pins())
+            design = plain(json.loads(routed.netlist.read_text()))
             if flips:
                 _flipped(design["modules"][build.NAME], flips)
             (routed.folder / "routed.json").write_text(json.dumps(design))

@@ -26,6 +26,7 @@ from fpga.ecp5 import MODES, Block, BlockRam, Mode
 from fpga.floorplan import DIES, floorplan
 from fpga.netlist import Primitives
 from fpga.report import slowest
+from fpga.ties import C_PINS, check_ties, tied_operands
 from hdl.banks import BANKED
 from hdl.config import TINY
 from hdl.contract import contract_hash
@@ -94,6 +95,10 @@ def test_contents_as_nextpnr_writes_them(tmp_path: Path, rng: np.random.Generato
         lanes = tuple((9 * i, 9) for i in range(mode.bytes))
         block = Block("x", mode, 0, lanes)
         assert written[by_name[f"ram{mode.depth}"]].split() == init_text(block.words(words), block).split()
+    check_ties(tmp_path / "top.config", tmp_path / "placed.json")
+    (tmp_path / "untied.config").write_text(re.sub(r"(:CIB_DSP\w*\n(?:arc: .*\n)*)enum: .*\n", r"\1", config, count=1))
+    with pytest.raises(LpuError, match="nextpnr has lost some"):
+        check_ties(tmp_path / "untied.config", tmp_path / "placed.json")
     config = re.sub(r"(?m)^\.comment", f".comment {LABEL.text()}\n.comment", config, count=1)
     (tmp_path / "labelled.config").write_text(config)
     bitstream.pack(tmp_path, "labelled.config", "top.bit")
@@ -183,7 +188,9 @@ def test_shipped_bitstreams_are_of_these_sources(path: Path, tmp_path: Path) -> 
     assert report["fmax_mhz"] >= report["target_mhz"]
     (tmp_path / "in.bit").write_bytes(path.read_bytes())
     bitstream.unpack(tmp_path, "in.bit", "in.config")
-    label = read_label((tmp_path / "in.config").read_text())
+    config = (tmp_path / "in.config").read_text()
+    assert tied_operands(config) >= C_PINS * report["dsp"]["used"]
+    label = read_label(config)
     board = BOARDS[path.parent.name]
     check_label(label, board.cfg)
     assert (label.board, label.clock_hz, label.image) == (board.name, board.clock_hz, report["image"])
