@@ -116,8 +116,8 @@ def count(board: Board, folder: Path) -> dict[str, dict[str, int]]:
 def place_and_route_arguments(board: Board, seed: int) -> list[str]:
     """What nextpnr is told.
 
-    One run does both: a placed design that is written and read again has lost each pin of a block RAM or multiplier that
-    no net reaches, and with it the setting that ties the pin to its level (:mod:`fpga.ties`).
+    One run does both: a placed design that is written and read again has lost each pin of a block RAM or multiplier
+    that no net reaches, and with it the setting that ties the pin to its level (:mod:`fpga.ties`).
     """
     stem = f"{NAME}.{seed}"
     return [

@@ -1,4 +1,4 @@
-"""Pins of multipliers that no net reaches: each must be tied by a setting in the bitstream, or it floats high."""
+"""Pins of multipliers that no net reaches: each must be tied by a setting in the bitstream, or it floats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_ties(config: Path, netlist: Path) -> None:
     """Raises LpuError where the bitstream's text does not tie what the netlist leaves open; both are nextpnr's.
 
     For multipliers alone, where nextpnr ties each operand pin by one setting beside it (ecp5/bitstream.cc). It does
-    the same for block RAMs, of which some pins share one.
+    the same for block RAMs, of which some share one.
     """
     (module,) = json.loads(netlist.read_text())["modules"].values()
     blocks: list[dict[str, Any]] = [cell for cell in module["cells"].values() if cell["type"] == "MULT18X18D"]
