@@ -85,7 +85,7 @@ BOARDS = {
         Board("ulx3s-12f", "ULX3S_12F_Platform", "ulx3s-12f", 3_000_000, "names-4k", _LFE5U_12F, dense=True,
               lut_ram_bits=0),
         Board("ulx3s-25f", "ULX3S_25F_Platform", "ulx3s-25f", 3_000_000, "names-4k", _LFE5U_25F, dense=True),
-        Board("ulx3s-45f", "ULX3S_45F_Platform", "ulx3s-45f", 3_000_000, "names-4k", _LFE5U_45F),
+        Board("ulx3s-45f", "ULX3S_45F_Platform", "ulx3s-45f", 3_000_000, "names-4k", _LFE5U_45F, seed=2),
         Board("ulx3s-85f", "ULX3S_85F_Platform", "ulx3s-85f", 3_000_000, "stories-500k", _LFE5U_85F, seed=3),
     )
 }

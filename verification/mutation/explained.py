@@ -7,6 +7,19 @@ from __future__ import annotations
 
 EQUIVALENT: dict[str, str] = {
     (
+        'hdl/vxm/alu.py | VectorAlu._silu | reset | magnitude, sign = Signal(WORD, reset_less=True, '
+        'name=f"magnitude{lane}"), Signal(name=f"sign{lane}") | magnitude, sign = Signal(WORD, reset_less=True, '
+        'name=f"magnitude{lane}"), Signal(name=f"sign{lane}", reset_less=True)'
+    ): (
+        "set with each row of g, beside a magnitude that has no reset, and used with the row of u behind it only"
+    ),
+    (
+        'hdl/vxm/topk.py | SortedList.elaborate | reset | entering, wiping, wipe = Signal(), Signal(), Signal() | '
+        'entering, wiping, wipe = Signal(), Signal(reset_less=True), Signal()'
+    ): (
+        "a list may be emptied once behind a reset; each token empties it before it uses it"
+    ),
+    (
         'hdl/vxm/topk.py | TopK.elaborate | reset | by_id, by_rank = Signal(), Signal() | by_id, by_rank = '
         'Signal(reset_less=True), Signal()'
     ): (
