@@ -11,7 +11,7 @@ import numpy as np
 
 from firmware.lower import pack_program
 from hdl.config import Config
-from hdl.image import Param, Space
+from hdl.image import PROMPT_BITS, Param, Space
 from hdl.isa import (
     AccSource,
     Base,
@@ -46,6 +46,8 @@ class Code:
         self.dur: int | None = None
         self.sampled = False
         self.noise = 0
+        self.both = False
+        """Two sequences."""
 
     def at(self, time: int, queue: Queue, **fields: int) -> int:
         """An instruction; returns the time of its first issue."""
@@ -130,8 +132,11 @@ def program(cfg: Config, name: str, early: int) -> tuple[RandomProgram, str]:
         # One token: of two in the prompt where none is sampled, and the context ends behind the first.
         Param.PROMPT_LEN: 1 if code.sampled else 2, Param.CONTEXT: 4 if code.sampled else 1,
     }  # fmt: skip
+    if code.both:
+        params |= {Param.SEQUENCES: 2, Param.PROMPT_LEN1: params[Param.PROMPT_LEN]}
     del params[Param.IMAGE]
-    return RandomProgram(cfg, whole, tuple(parts), params, (1, 1)[: params[Param.PROMPT_LEN]], 1), message
+    row = 1 | code.both << PROMPT_BITS
+    return RandomProgram(cfg, whole, tuple(parts), params, (row, row)[: params[Param.PROMPT_LEN]], 1), message
 
 
 # Issue ------------------------------------------------------------------------------------------------
@@ -431,6 +436,15 @@ def gathered_in_one_width(c: Code) -> str:
     c.at(last + max(rows, kept) - c.early, Queue.ABC, op=1, width=Width.INT8)
     # Where a word has many rows, its own are still on their way.
     return "GATHER of another width" if kept >= rows else "two rows on stream G"
+
+
+@rule
+def gathered_of_one_sequence(c: Code) -> str:
+    c.both = c.cfg.sequences == 2
+    rows, kept, n = c.cfg.word_rows, c.t.gather_other * c.both, 4
+    last = c.at(20, Queue.ABC, op=1, width=Width.INT8, n1=n, d1=rows) + (n - 1) * rows
+    c.at(last + max(rows, kept) - c.early, Queue.ABC, op=1, width=Width.INT8, sequence=c.both)
+    return "GATHER of another sequence" if kept >= rows else "two rows on stream G"
 
 
 @rule

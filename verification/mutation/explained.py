@@ -148,6 +148,12 @@ EQUIVALENT: dict[str, str] = {
 
 OPEN: dict[str, str] = {
     (
+        "hdl/mxm/column.py | Column._coded_memory | reset | port = Signal(port_layout(cfg)) | "
+        "port = Signal(port_layout(cfg), reset_less=True)"
+    ): (
+        "a row on its way is written behind a reset, which clears the image's identity: all of it is loaded again"
+    ),
+    (
         "hdl/sxm.py | KvQuantiser.elaborate | reset | emit = Signal() | emit = Signal(reset_less=True)"
     ): (
         "a row on its way is written behind a reset, which clears the image's identity: all of it is loaded again"

@@ -80,7 +80,7 @@ PLANS = (
          bench("mxm"), bench("sxm"), bench("vxm_chain"), bench("host"), *CORE)),
     Plan("hdl/isa.py", ("core",), (tests("isa"), tests("asm", "tiny"), tests("icu", "programs and v2"),
          tests("program", "tiny"), *CORE)),
-    Plan("hdl/timing.py", ("core",), (tests("vxm", "latencies"), tests("mem", "tiny"),
+    Plan("hdl/timing.py", ("core",), (tests("vxm", "latencies"), tests("mem", "tiny"), tests("isa", "document"),
          bench("vxm_alu"), bench("vxm_scalar"), bench("vxm_topk"), bench("datapath"), *CORE)),
     Plan("hdl/image.py", ("core",), (tests("image_file"), tests("link"), tests("driver", "run_parameters"),
          bench("mem"), bench("host"), *CORE)),
