@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import shutil
+import signal
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -82,6 +86,23 @@ def test_the_environment_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "BENCH" not in os.environ["MAKEFLAGS"]
         assert os.environ["EXTRA"] == "1"
     assert dict(os.environ) == before
+
+
+@pytest.mark.skipif(shutil.which("timeout") is None, reason="no timeout(1)")
+def test_who_ends_the_process_group_ends_the_simulation() -> None:
+    """A mutant's bench that is cut off must not go on beside the next ones."""
+    with runner._environment("icarus", Context("x", "icarus", "tiny", 1), 100, {}):
+        prefix = os.environ["SIM_CMD_PREFIX"].split()
+    script = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    told = "echo started; exec sleep 60"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *prefix, "sh", "-c", told], stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"started\n"
+        os.killpg(process.pid, signal.SIGKILL)
+        ended, _, _ = select.select([process.stdout], [], [], 30)
+        assert ended, "the simulation goes on: it still holds its output open"
 
 
 def test_tool_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

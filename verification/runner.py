@@ -283,7 +283,8 @@ def _environment(sim: str, context: Context, timeout_s: int, extra: Mapping[str,
     env["COCOTB_ANSI_OUTPUT"] = "0"
     env["PYTHONHASHSEED"] = "0"
     if shutil.which("timeout"):
-        env["SIM_CMD_PREFIX"] = f"timeout -k 5 {timeout_s}"
+        # In the foreground it stays in this process group: who ends the group ends the simulation, too.
+        env["SIM_CMD_PREFIX"] = f"timeout --foreground -k 5 {timeout_s}"
     env.update(extra)
     try:
         os.environ.clear()
