@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import ast
 import json
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from verification.mutation import campaign, explained, report, sample, target, tree
+from verification.mutation import explained, report, sample, target, tree
 from verification.mutation.campaign import BUILT, KILLED, SAME, SURVIVED, Campaign, Result, Store
+from verification.mutation.judge import BrokenTarget, Judge, Stopped
 from verification.mutation.site import KINDS, Site
 from verification.mutation.sites import ROOT, all_sites, files, sites
+from verification.mutation.team import Team
+from verification.mutation.tree import Tree
 
 SOURCE = b'''
 """Text 1 + 2."""
@@ -132,26 +138,26 @@ def test_what_is_known_is_not_tried_again(tmp_path: Path) -> None:
     store = Store(tmp_path / "results.json")
     run = Campaign(200, 1, store=store)
     quota, order = run.quotas[path], run.orders[path]
-    assert next(run.waiting((path,))) == order[0]
+    assert run.waiting((path,)) == order[0]
     for site, verdict in zip(order, [SAME, KILLED, SURVIVED], strict=False):
         store.put(f"{site.id}@{run.target}", vars(_result(site, verdict, run.target)))
-    assert next(run.waiting((path,))) == order[3]
+    assert run.waiting((path,)) == order[3]
     for site in order[3 : quota + 1]:
         store.put(f"{site.id}@{run.target}", vars(_result(site, BUILT, run.target)))
     run = Campaign(200, 1, store=Store(store.path))
-    assert list(run.waiting((path,))) == []
+    assert run.waiting((path,)) is None
     assert report.share(run.results()) == (quota - 1) / quota
 
     run = Campaign(200, 1, store=Store(store.path), retry=True)
-    assert next(run.waiting((path,))) == order[2]
+    assert run.waiting((path,)) == order[2]
     run.target = "later"
-    assert next(run.waiting((path,))) == order[0]
+    assert run.waiting((path,)) == order[0]
     run.trust = True
-    assert next(run.waiting((path,))) == order[2]
+    assert run.waiting((path,)) == order[2]
     run.retry = False
-    assert list(run.waiting((path,))) == []
+    assert run.waiting((path,)) is None
     run.tested = "other hardware"
-    assert next(run.waiting((path,))) == order[0]
+    assert run.waiting((path,)) == order[0]
 
 
 def test_explanations_are_of_mutants_that_exist(places: dict[str, list[Site]]) -> None:
@@ -189,15 +195,15 @@ def test_share_within_reach(tmp_path: Path) -> None:
     assert report.within_reach(run) == report.share(run.results()) < 0.95
 
 
-def test_scratch_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scratch_copy(tmp_path: Path) -> None:
     """It is the sources; a mutant is gone when its turn is over, whatever happens."""
-    monkeypatch.setattr(tree, "TREE", tmp_path / "tree")
-    tree.refresh()
-    (tree.TREE / "hdl" / "old.py").write_text("")
-    tree.refresh()
-    assert not (tree.TREE / "hdl" / "old.py").exists()
-    file = tree.TREE / "hdl" / "mem.py"
-    with pytest.raises(ZeroDivisionError), tree.mutated("hdl/mem.py", b"x"):
+    copy = Tree(tmp_path / "tree")
+    copy.refresh()
+    (copy.path / "hdl" / "old.py").write_text("")
+    copy.refresh()
+    assert not (copy.path / "hdl" / "old.py").exists()
+    file = copy.path / "hdl" / "mem.py"
+    with pytest.raises(ZeroDivisionError), copy.mutated("hdl/mem.py", b"x"):
         assert file.read_bytes() == b"x"
         raise ZeroDivisionError
     assert file.read_bytes() == (ROOT / "hdl" / "mem.py").read_bytes()
@@ -209,12 +215,12 @@ def test_one_is_noticed_one_is_none_and_one_cannot_be_built(
     """The whole way, with a plan of a single test."""
     path = "hdl/primitives.py"
     plan = target.Plan(path, ("topk",), (target.tests("vxm", "test_pieces and 20"),))
-    monkeypatch.setattr(tree, "TREE", tmp_path / "tree")
-    tree.refresh()
-    with (tree.TREE / "verification" / "mutation" / "target.py").open("a") as file:
+    copy = Tree(tmp_path / "tree")
+    copy.refresh()
+    with (copy.path / "verification" / "mutation" / "target.py").open("a") as file:
         file.write(f"\nPLANS = (Plan{(plan.pattern, plan.designs, plan.steps)!r},)\n")
     monkeypatch.setattr(target, "PLANS", (plan,))
-    run = Campaign(200, 1, store=Store(tmp_path / "results.json"), limit=60)
+    run = Judge(Campaign(200, 1, store=Store(tmp_path / "results.json")), copy, 60)
 
     def judge(name: str, old: str, new: str) -> Result:
         found = [s for s in places[path] if (s.name, s.old, s.new) == (name, old.encode(), new.encode())]
@@ -228,25 +234,25 @@ def test_one_is_noticed_one_is_none_and_one_cannot_be_built(
 
 
 def test_a_target_that_fails_by_itself_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Campaign(200, 1, store=Store(tmp_path / "results.json"))
+    run = Judge(Campaign(200, 1, store=Store(tmp_path / "results.json")), Tree(tmp_path))
     failed = [{"step": "elaboration", "seconds": 1, "fingerprint": "f"}, {"step": "a", "seconds": 2, "failed": "b"}]
-    monkeypatch.setattr(Campaign, "_run", lambda *_: (failed, 2.0, 2.0))
-    with pytest.raises(campaign.BrokenTarget, match=r"hdl/mem\.py: the unchanged tree fails"):
+    monkeypatch.setattr(Judge, "_run", lambda *_: (failed, 2.0, 2.0))
+    with pytest.raises(BrokenTarget, match=r"hdl/mem\.py: the unchanged tree fails"):
         run.baseline("hdl/mem.py")
 
 
 def test_a_step_of_the_unchanged_tree_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one plan has run and seen pass, the next leaves out; its time is known all the same."""
-    run = Campaign(200, 1, store=Store(tmp_path / "results.json"))
+    run = Judge(Campaign(200, 1, store=Store(tmp_path / "results.json")), Tree(tmp_path))
     asked: list[tuple[str, ...]] = []
 
-    def worker(self: Campaign, path: str, before: str, limit: float, *known: str) -> object:
+    def worker(self: Judge, path: str, before: str, limit: float, *known: str) -> object:
         asked.append(known)
         steps = [" ".join(step) for step in target.plan(path).steps]
         ran = ["elaboration", *(step for step in steps if step not in known), "end"]
         return [{"step": step, "seconds": float(i)} for i, step in enumerate(ran, 1)], 5.0, 5.0
 
-    monkeypatch.setattr(Campaign, "_run", worker)
+    monkeypatch.setattr(Judge, "_run", worker)
     run.baseline("hdl/core.py")
     found = run.baseline("hdl/vxm/vxm.py")
     core = {" ".join(step) for step in target.CORE}
@@ -254,6 +260,58 @@ def test_a_step_of_the_unchanged_tree_runs_once(tmp_path: Path, monkeypatch: pyt
     assert {" ".join(step) for step in target.plan("hdl/vxm/vxm.py").steps} <= set(found["steps"])
     run.baseline("hdl/core.py")
     assert len(asked) == 2
+
+
+def test_two_at_a_time_are_of_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each mutant of the sample is tried once; what comes next in a file depends on what came out before."""
+    run = Campaign(40, 1, store=Store(tmp_path / "results.json"))
+    at_work: list[str] = []
+    most = 0
+
+    def judge(self: Judge, site: Site) -> Result:
+        nonlocal most
+        assert site.path not in at_work
+        at_work.append(site.path)
+        most = max(most, len(at_work))
+        time.sleep(0.01)
+        at_work.remove(site.path)
+        return _result(site, SAME if site.id in same else KILLED, run.target)
+
+    same = {order[0].id for order in run.orders.values()}
+    monkeypatch.setattr(Judge, "judge", judge)
+    monkeypatch.setattr(Tree, "refresh", lambda self: None)
+    told: list[str] = []
+    judges = [Judge(run, copy) for copy in (Tree(tmp_path / "a"), Tree(tmp_path / "b"))]
+    Team(run, judges, time.monotonic() + 600, False, lambda site, *_: told.append(site.id if site else "")).work()
+    assert most == 2
+    assert len(told) == len(set(told)) == len(run.results())
+    assert sum(r.verdict == KILLED for _, r in run.results()) == sum(run.quotas.values())
+
+
+def test_one_that_fails_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cut off then has no result, and nothing of it goes on."""
+    run = Campaign(200, 1, store=Store(tmp_path / "results.json"))
+    judges = [Judge(run, copy) for copy in (Tree(tmp_path / "a"), Tree(tmp_path / "b"))]
+    for judge in judges:
+        judge.tree.path.mkdir()
+    started = threading.Event()
+
+    def baseline(self: Judge, path: str) -> dict[str, object]:
+        if self is judges[0]:
+            assert started.wait(30)
+            raise BrokenTarget("broken")
+        started.set()
+        script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+        with subprocess.Popen([sys.executable, "-c", script], start_new_session=True) as process:
+            self._wait(process, time.monotonic() + 60)
+            assert process.returncode == -signal.SIGKILL
+        raise Stopped
+
+    monkeypatch.setattr(Judge, "baseline", baseline)
+    monkeypatch.setattr(Tree, "refresh", lambda self: None)
+    with pytest.raises(BrokenTarget, match="broken"):
+        Team(run, judges, time.monotonic() + 600, True, lambda *_: None).work()
+    assert run.results() == []
 
 
 def test_list_names_the_whole_sample() -> None:

@@ -13,8 +13,10 @@ import click
 from verification.evidence import begin, write
 
 from . import report, tree
-from .campaign import LIMIT, NOTICED, SAME, BrokenTarget, Campaign, Result, Store
+from .campaign import NOTICED, SAME, Campaign, Result, Store
+from .judge import LIMIT, BrokenTarget, Judge
 from .site import Site
+from .team import Team
 
 
 @click.command()
@@ -22,6 +24,7 @@ from .site import Site
 @click.option("--seed", default=1, show_default=True, help="Of the choice.")
 @click.option("--minutes", default=30.0, show_default=True, help="Stop after this time; the next run goes on.")
 @click.option("--limit", default=float(LIMIT), show_default=True, help="Seconds for one mutant.")
+@click.option("--jobs", default=1, show_default=True, help="Mutants at a time; each has a core to itself.")
 @click.option("--only", multiple=True, metavar="ID", help="Try these again, whatever is known.")
 @click.option("--file", "files", multiple=True, metavar="PATH", help="Try mutants of these files only.")
 @click.option("--list", "listed", is_flag=True, help="Show the sample and what is known of it.")
@@ -30,45 +33,27 @@ from .site import Site
 @click.option("--retry", is_flag=True, help="Try again what survived or ran out of time.")
 @click.option("--fail-under", default=0.0, help="Exit code 1 where this share noticed, in per cent, is out of reach.")
 def main(
-    count: int, seed: int, minutes: float, limit: float, only: tuple[str, ...], files: tuple[str, ...], listed: bool,
-    baseline: bool, trust: bool, retry: bool, fail_under: float,
+    count: int, seed: int, minutes: float, limit: float, jobs: int, only: tuple[str, ...], files: tuple[str, ...],
+    listed: bool, baseline: bool, trust: bool, retry: bool, fail_under: float,
 ) -> None:
     """Put mistakes into hdl/ and sim/numerics.py, one at a time, and see whether the tests notice."""
     # Both end it after what is known has been kept; in the background only one of them arrives.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     begun, started = begin(), time.monotonic()
-    campaign = Campaign(count, seed, limit=limit, trust=trust, retry=retry)
+    campaign = Campaign(count, seed, trust=trust, retry=retry)
     if listed:
         _list(campaign)
         return
     only_one = contextlib.ExitStack()
     try:
         only_one.enter_context(tree.locked())
-        campaign.prepare()
+        judges = [Judge(campaign, copy, limit) for copy in tree.trees(jobs)]
         if only:
-            for name in only:
-                if name not in campaign.by_id:
-                    raise click.ClickException(f"no mutant {name}")
-                site = campaign.by_id[name]
-                click.echo(site.diff(campaign.sources[site.path]))
-                click.echo(_line(campaign.judge(site)))
+            _only(campaign, judges[0], only)
             return
-        plans: set[str] = set()
-        for site in campaign.waiting(files):
-            if time.monotonic() - started > 60 * minutes:
-                break
-            pattern = campaign.pattern(site.path)
-            if baseline and pattern not in plans:
-                plans.add(pattern)
-                found = campaign.baseline(site.path)
-                click.echo(f"unchanged, {pattern}: passes in {found['seconds']:.0f} s")
-            result = campaign.judge(site)
-            known = campaign.results()
-            real = sum(r.verdict != SAME for _, r in known)
-            click.echo(f"[{real}/{count} {report.share(known):.1%}] {site.id:24} {site.kind:10} {_line(result)}")
-            if result.verdict not in (*NOTICED, SAME):
-                click.echo(site.diff(campaign.sources[site.path]))
+        team = Team(campaign, judges, started + 60 * minutes, baseline, lambda *told: _say(campaign, count, *told))
+        team.work(files)
     except KeyboardInterrupt:
         click.echo("stopped; the next run goes on from here")
     except BlockingIOError:
@@ -85,6 +70,29 @@ def main(
     click.echo(f"\n{report.share(pairs):.1%} of {len(report.counted(pairs))} mutants noticed; {written}")
     if 100 * report.within_reach(campaign) < fail_under:
         sys.exit(1)
+
+
+def _only(campaign: Campaign, judge: Judge, names: tuple[str, ...]) -> None:
+    judge.tree.refresh()
+    for name in names:
+        if name not in campaign.by_id:
+            raise click.ClickException(f"no mutant {name}")
+        site = campaign.by_id[name]
+        click.echo(site.diff(campaign.sources[site.path]))
+        result = judge.judge(site)
+        campaign.keep(result)
+        click.echo(_line(result))
+
+
+def _say(campaign: Campaign, count: int, site: Site | None, result: Result | None, text: str) -> None:
+    if site is None or result is None:
+        click.echo(text)
+        return
+    known = campaign.results()
+    real = sum(r.verdict != SAME for _, r in known)
+    click.echo(f"[{real}/{count} {report.share(known):.1%}] {site.id:24} {site.kind:10} {_line(result)}")
+    if result.verdict not in (*NOTICED, SAME):
+        click.echo(site.diff(campaign.sources[site.path]))
 
 
 def _line(result: Result) -> str:

@@ -1,17 +1,10 @@
-"""Tries mutants one after the other; what is known already is not tried again."""
+"""Which mutants are tried, and what is known of them; what is known already is not tried again."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import resource
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +13,6 @@ from .site import Site
 from .sites import ROOT, all_sites
 
 RESULTS = ROOT / "build" / "mutation" / "results.json"
-LIMIT = 120
-"""Seconds for one mutant."""
 KILLED, BUILT, HUNG = "killed", "killed at elaboration", "hung"
 SURVIVED, LATE, SAME = "survived", "out of time", "same"
 NOTICED = (KILLED, BUILT, HUNG)
@@ -41,23 +32,22 @@ class Result:
     """Hash of what was mutated."""
 
 
-class BrokenTarget(RuntimeError):
-    """The unchanged tree does not pass."""
-
-
 class Store:
-    """Results in a file that is whole at any time."""
+    """Results in a file that is whole at any time, whichever thread adds to them."""
 
     def __init__(self, path: Path = RESULTS) -> None:
         self.path = path
         self.data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        self._lock = threading.Lock()
 
     def put(self, key: str, value: Any) -> None:
-        self.data[key] = value
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_suffix(".new")
-        new.write_text(json.dumps(self.data, indent=1) + "\n", encoding="utf-8")
-        new.replace(self.path)
+        """Keeps a value."""
+        with self._lock:
+            self.data = {**self.data, key: value}  # who goes through it meanwhile has the one before
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            new = self.path.with_suffix(".new")
+            new.write_text(json.dumps(self.data, indent=1) + "\n", encoding="utf-8")
+            new.replace(self.path)
 
 
 class Campaign:
@@ -67,17 +57,18 @@ class Campaign:
     same. ``retry``: what survived or ran out of time in an earlier run is tried again.
     """
 
-    def __init__(self, count: int, seed: int, *, limit: float = LIMIT, trust: bool = False, retry: bool = False,
-                 store: Store | None = None) -> None:  # fmt: skip
+    def __init__(
+        self, count: int, seed: int, *, trust: bool = False, retry: bool = False, store: Store | None = None
+    ) -> None:
         self.sites = all_sites()
         self.sources = {path: (ROOT / path).read_bytes() for path in self.sites}
         self.quotas = sample.quotas(self.sites, count)
         self.orders = {path: sample.order(path, self.sites[path], seed) for path in self.quotas}
         self.by_id = {site.id: site for found in self.sites.values() for site in found}
-        self.limit = limit
         self.trust = trust
         self.retry = retry
         self.tried: set[str] = set()
+        self.busy: set[str] = set()
         self.store = store or Store()
         self.target = tree.sources_hash()
         self.tested = tree.sources_hash(tree.MUTATED)
@@ -118,121 +109,18 @@ class Campaign:
         """Which plan a file has."""
         return target.plan(path).pattern
 
-    def waiting(self, files: tuple[str, ...] = ()) -> Iterator[Site]:
-        """What is to be tried, the files (all, or these) in turn by how much of their share is missing."""
-        while True:
-            missing = []
-            for path, quota in self.quotas.items():
-                if files and path not in files:
-                    continue
-                done, site = self.chosen(path)
-                if site is not None:
-                    missing.append((sum(r.verdict != SAME for _, r in done) / quota, len(done), path, site))
-            if not missing:
-                return
-            yield min(missing, key=lambda m: m[:3])[3]
+    def waiting(self, files: tuple[str, ...] = ()) -> Site | None:
+        """What is to be tried next: of the files (all, or these) none of whose mutants is tried just now, that of which
+        the largest part of the share is missing. None: there is no such file."""
+        missing = []
+        for path, quota in self.quotas.items():
+            if path in self.busy or (files and path not in files):
+                continue
+            done, site = self.chosen(path)
+            if site is not None:
+                missing.append((sum(r.verdict != SAME for _, r in done) / quota, len(done), path, site))
+        return min(missing, key=lambda m: m[:3])[3] if missing else None
 
-    # -- runs --------------------------------------------------------------------------------------------
-
-    def prepare(self) -> None:
-        """Makes the scratch copy."""
-        tree.refresh()
-
-    def baseline(self, path: str) -> dict[str, Any]:
-        """Fingerprint and seconds of each step of the unchanged tree; each is run once, whichever plans have it. Raises
-        BrokenTarget."""
-        plan = target.plan(path)
-        key = f"baseline:{plan.pattern}@{self.target}"
-        if key in self.store.data:
-            return dict(self.store.data[key])
-        names = [" ".join(step) for step in plan.steps]
-        steps = {n: self.store.data[f"step:{n}@{self.target}"] for n in names
-                 if f"step:{n}@{self.target}" in self.store.data}  # fmt: skip
-        lines, seconds, _ = self._run(path, "-", 10 * self.limit, *steps)
-        bad = [line for line in lines if "failed" in line]
-        if bad or not lines or lines[-1]["step"] != "end":
-            raise BrokenTarget(f"{plan.pattern}: the unchanged tree fails: {bad or 'out of time'}")
-        at = 0.0
-        for line in lines:
-            steps[line["step"]] = line["seconds"] - at
-            at = line["seconds"]
-            if line["step"] in names:
-                self.store.put(f"step:{line['step']}@{self.target}", steps[line["step"]])
-        found = {"fingerprint": lines[0].get("fingerprint", ""), "steps": steps, "seconds": seconds}
-        self.store.put(key, found)
-        return found
-
-    def judge(self, site: Site) -> Result:
-        """Runs the target on one mutant and keeps what comes out."""
-        self.tried.add(site.id)
-        before = self._fingerprint(site.path)
-        with tree.mutated(site.path, site.applied(self.sources[site.path])):
-            lines, seconds, cpu = self._run(site.path, before, self.limit)
-        last = lines[-1] if lines else {"step": "nothing"}
-        if last["step"] == "same":
-            verdict, by = SAME, ""
-        elif last["step"] == "elaboration" and "failed" in last:
-            verdict, by = BUILT, str(last["failed"])
-        elif "failed" in last:
-            verdict, by = KILLED, f"{last['step']}: {last['failed']}"
-        elif last["step"] == "end":
-            verdict, by = SURVIVED, ""
-        elif last["step"] == "nothing":
-            verdict, by = HUNG, "elaboration takes a hundred times as long"
-        elif hung := self._hung(site.path, lines, seconds):
-            verdict, by = HUNG, hung
-        else:
-            verdict, by = LATE, f"behind {last['step']}"
-        result = Result(site.id, verdict, by, round(seconds, 1), round(cpu, 1), self.target, self.tested)
-        self.store.put(f"{site.id}@{self.target}", dataclasses.asdict(result))
-        return result
-
-    def _hung(self, path: str, lines: list[dict[str, Any]], seconds: float) -> str:
-        """The step that was cut off, if it had taken several times what it takes with the unchanged tree."""
-        plan = target.plan(path)
-        step = " ".join(plan.steps[len(lines) - 1])
-        usual = self.store.data.get(f"baseline:{plan.pattern}@{self.target}", {}).get("steps", {}).get(step)
-        return step if usual is not None and seconds - lines[-1]["seconds"] > 10 + 4 * usual else ""
-
-    def _fingerprint(self, path: str) -> str:
-        """Of the unchanged tree, without running its tests."""
-        plan = target.plan(path)
-        key = f"fingerprint:{plan.pattern}:{path == 'hdl/export.py'}@{self.target}"
-        if plan.designs and key not in self.store.data:
-            lines, _, _ = self._run(path, "?", 10 * self.limit)
-            if "fingerprint" not in lines[0]:
-                raise BrokenTarget(f"{path}: the unchanged tree cannot be elaborated: {lines}")
-            self.store.put(key, lines[0]["fingerprint"])
-        return str(self.store.data.get(key, "numerics"))
-
-    def _run(self, path: str, before: str, limit: float, *known: str) -> tuple[list[dict[str, Any]], float, float]:
-        """Lines of the worker, which leaves out ``known`` steps; seconds, seconds of the processor. Ends all it started
-        when it takes too long."""
-        out = tree.TREE.parent / "result.jsonl"
-        out.unlink(missing_ok=True)
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        began = time.monotonic()
-        with open(tree.TREE.parent / "worker.log", "wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "verification.mutation.worker", path, str(out), before, *known],
-                cwd=tree.TREE, env=tree.environment(), stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-            try:
-                process.wait(limit)
-            except BaseException as error:
-                _end(process)
-                if not isinstance(error, subprocess.TimeoutExpired):
-                    raise
-            finally:
-                _end(process)
-        now = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
-        lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-        return lines, time.monotonic() - began, cpu
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the processes of a worker, and those it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    def keep(self, result: Result) -> None:
+        """What came out of a mutant."""
+        self.store.put(f"{result.id}@{self.target}", dataclasses.asdict(result))
