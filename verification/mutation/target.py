@@ -74,6 +74,8 @@ class Plan:
 
 
 _VXM = (tests("vxm", "latencies or pieces or interpolator or functions or test_multiplier or wide"),)
+_LONG = "driver or bad_frames or byte_a_cycle_is or slow_reader"
+_HOST = (tests("host", f"not convert and not ({_LONG})"), bench("host"), tests("host", f"not convert and ({_LONG})"))
 
 PLANS = (
     Plan("hdl/config.py", ("core",), (tests("isa", "tiny"), tests("link"), tests("program", "tiny"),
@@ -84,7 +86,7 @@ PLANS = (
          bench("vxm_alu"), bench("vxm_scalar"), bench("vxm_topk"), bench("datapath"), *CORE)),
     Plan("hdl/image.py", ("core",), (tests("image_file"), tests("link"), tests("driver", "run_parameters"),
          bench("mem"), bench("host"), *CORE)),
-    Plan("hdl/link.py", ("host",), (tests("link"), bench("host"), tests("host", "not convert and not driver"))),
+    Plan("hdl/link.py", ("host",), (tests("link"), *_HOST)),
     Plan("hdl/tables.py", ("alu", "scalar", "topk"), (tests("numerics"), bench("vxm_topk"))),
     Plan("hdl/export.py", ("core",), (bench("mem_exported"), *CORE)),
     Plan("hdl/mem.py", ("mem", "mxm", "scalar", "icu"), (tests("mem"), bench("mem"),
@@ -109,8 +111,7 @@ PLANS = (
     Plan("hdl/vxm/scalar.py", ("scalar",), (bench("vxm_scalar"), bench("vxm_chain"), *CORE)),
     Plan("hdl/vxm/vxm.py", ("vxm",), (bench("vxm_chain"), *CORE)),
     Plan("hdl/icu/*", ("icu",), (tests("icu", "not verilog and not ulx3s"), bench("icu"), *CORE)),
-    Plan("hdl/host/*", ("host",), (bench("host"), tests("host", "not convert and not driver"),
-         tests("host", "driver"))),
+    Plan("hdl/host/*", ("host",), _HOST),
     Plan("sim/numerics.py", (), (tests("numerics"), tests("reference"), bench("vxm_alu"), bench("vxm_scalar"),
          bench("vxm_topk"), bench("vxm_dequant"), bench("sxm"), bench("mxm"), bench("block"))),
 )  # fmt: skip
