@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from verification.mutation import explained, report, sample, target, tree
-from verification.mutation.campaign import BUILT, KILLED, SAME, SURVIVED, Campaign, Result, Store
+from verification.mutation import explained, kept, report, sample, target, tree
+from verification.mutation.campaign import Campaign, Store
 from verification.mutation.judge import BrokenTarget, Judge, Stopped
+from verification.mutation.result import BUILT, KILLED, SAME, SURVIVED, Result
 from verification.mutation.site import KINDS, Site
 from verification.mutation.sites import ROOT, all_sites, files, sites
 from verification.mutation.team import Team
@@ -152,11 +153,31 @@ def test_what_is_known_is_not_tried_again(tmp_path: Path) -> None:
     assert run.waiting((path,)) == order[2]
     run.target = "later"
     assert run.waiting((path,)) == order[0]
-    run.trust = True
+    run.trust, run.kept = True, {}
     assert run.waiting((path,)) == order[2]
     run.retry = False
     assert run.waiting((path,)) is None
     run.tested = "other hardware"
+    assert run.waiting((path,)) == order[0]
+
+
+def test_kept_results_stand_where_the_hardware_is_the_same(tmp_path: Path) -> None:
+    """With ``--trust``, and until there is a newer one; what survived is tried again where that is asked for."""
+    path = "hdl/sxm.py"
+    run = Campaign(200, 1, store=Store(tmp_path / "results.json"), trust=True)
+    order = run.orders[path]
+    results = [_result(site, verdict) for site, verdict in zip(order, [KILLED, SURVIVED], strict=False)]
+    kept.write(results, tmp_path / "kept.jsonl")
+    run.kept = kept.read(tmp_path / "kept.jsonl")
+    assert [run.known(site) for site in order[:3]] == [*results, None]
+    run.retry = True
+    assert run.known(order[1]) is None
+    run.keep(newer := _result(order[0], BUILT, run.target))
+    assert run.known(order[0]) == newer
+    run.tested = "other hardware"
+    run.target = "and tests"
+    assert run.waiting((path,)) == order[0]
+    run.tested, run.trust = tree.sources_hash(tree.MUTATED), False
     assert run.waiting((path,)) == order[0]
 
 

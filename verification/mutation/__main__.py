@@ -12,9 +12,10 @@ import click
 
 from verification.evidence import begin, write
 
-from . import report, tree
-from .campaign import NOTICED, SAME, Campaign, Result, Store
+from . import kept, report, tree
+from .campaign import Campaign, Store
 from .judge import LIMIT, BrokenTarget, Judge
+from .result import NOTICED, SAME, Result
 from .site import Site
 from .team import Team
 
@@ -31,10 +32,11 @@ from .team import Team
 @click.option("--baseline/--no-baseline", default=True, help="Run each plan on the unchanged tree first.")
 @click.option("--trust", is_flag=True, help="Results stand although tests changed since.")
 @click.option("--retry", is_flag=True, help="Try again what survived or ran out of time.")
+@click.option("--keep", is_flag=True, help="Keep the results of the sample beside the sources (kept.jsonl).")
 @click.option("--fail-under", default=0.0, help="Exit code 1 where this share noticed, in per cent, is out of reach.")
 def main(
     count: int, seed: int, minutes: float, limit: float, jobs: int, only: tuple[str, ...], files: tuple[str, ...],
-    listed: bool, baseline: bool, trust: bool, retry: bool, fail_under: float,
+    listed: bool, baseline: bool, trust: bool, retry: bool, keep: bool, fail_under: float,
 ) -> None:
     """Put mistakes into hdl/ and sim/numerics.py, one at a time, and see whether the tests notice."""
     # Both end it after what is known has been kept; in the background only one of them arrives.
@@ -65,6 +67,8 @@ def main(
     for site, result in report.survivors(pairs):
         equal = " (equivalent)" if report.is_equivalent(site) else ""
         click.echo(f"\n{result.verdict}{equal}: {site.diff(campaign.sources[site.path])}")
+    if keep:
+        kept.write(result for _, result in pairs)
     command = f"python -m verification.mutation --count {count} --seed {seed} --minutes {minutes:g}"
     written = write(report.record(campaign, command, seed, begun))
     click.echo(f"\n{report.share(pairs):.1%} of {len(report.counted(pairs))} mutants noticed; {written}")

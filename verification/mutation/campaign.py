@@ -8,28 +8,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from . import sample, target, tree
+from . import kept, sample, target, tree
+from .result import LATE, SAME, SURVIVED, Result
 from .site import Site
 from .sites import ROOT, all_sites
 
 RESULTS = ROOT / "build" / "mutation" / "results.json"
-KILLED, BUILT, HUNG = "killed", "killed at elaboration", "hung"
-SURVIVED, LATE, SAME = "survived", "out of time", "same"
-NOTICED = (KILLED, BUILT, HUNG)
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """``verdict``: one of the above; ``by``: the step and test that noticed; ``target``: what it was judged by."""
-
-    id: str
-    verdict: str
-    by: str
-    seconds: float
-    cpu: float
-    target: str
-    sources: str = ""
-    """Hash of what was mutated."""
 
 
 class Store:
@@ -54,7 +38,7 @@ class Campaign:
     """A run over a sample.
 
     ``trust``: a result stands although tests were added or changed since, as long as ``hdl/`` and ``sim/`` are the
-    same. ``retry``: what survived or ran out of time in an earlier run is tried again.
+    same; those of :mod:`.kept`, too. ``retry``: what survived or ran out of time in an earlier run is tried again.
     """
 
     def __init__(
@@ -70,6 +54,7 @@ class Campaign:
         self.tried: set[str] = set()
         self.busy: set[str] = set()
         self.store = store or Store()
+        self.kept = kept.read()
         self.target = tree.sources_hash()
         self.tested = tree.sources_hash(tree.MUTATED)
 
@@ -83,6 +68,9 @@ class Campaign:
             old = [d for d in old if d["sources"] == self.tested]
             data = old[-1] if old else None
         result = Result(**data) if data else None
+        if result is None and self.trust:
+            result = self.kept.get(site.id)
+            result = result if result and result.sources == self.tested else None
         if result and self.retry and result.verdict in (SURVIVED, LATE) and site.id not in self.tried:
             return None
         return result

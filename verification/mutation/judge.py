@@ -13,7 +13,8 @@ import time
 from typing import Any
 
 from . import target
-from .campaign import BUILT, HUNG, KILLED, LATE, SAME, SURVIVED, Campaign, Result
+from .campaign import Campaign
+from .result import BUILT, HUNG, KILLED, LATE, SAME, SURVIVED, Result
 from .site import Site
 from .tree import Tree
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from verification.evidence import Record
 
-from .campaign import BUILT, HUNG, KILLED, LATE, NOTICED, SAME, SURVIVED, Campaign, Result
+from .campaign import Campaign
 from .explained import EQUIVALENT, OPEN
+from .result import BUILT, HUNG, KILLED, LATE, NOTICED, SAME, SURVIVED, Result
 from .site import KINDS, Site
 
 Pair = tuple[Site, Result]

@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
-from .campaign import Campaign, Result
+from .campaign import Campaign
 from .judge import Judge, Stopped
+from .result import Result
 from .site import Site
 
 Say = Callable[[Site | None, Result | None, str], None]
