@@ -39,6 +39,8 @@ from hdl.image import Param, Reason, Space, row_bytes
 from hdl.link import BOOT_RUN, Fault, Reply, Request
 
 CYCLE = 1e-6
+STUCK = 10_000
+"""Cycles in a row without a byte taken, by which a device that is tested here would never take one again."""
 AWKWARD = [
     b"", b"\0", b"\0\0", b"a", b"a\0", b"\0a", bytes(300), b"\1" * 253, b"\1" * 254, b"\1" * 255,
     b"\1" * 254 + b"\0", b"\1" * 253 + b"\0", b"\1" * 254 + b"\0\1", b"\1" * 508, b"\1" * 509,
@@ -273,6 +275,7 @@ class Bench:
         if cycles:
             self._time += cycles
             self._sim.run_until((self._time + 0.25) * CYCLE)  # between edges: the sum of floats may be short
+        assert self.stalled < STUCK, "the device takes no more bytes"
 
     def reset(self) -> None:
         """Resets the device for one cycle, whatever it is doing; host and core forget what is under way."""
