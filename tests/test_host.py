@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -162,8 +163,10 @@ class Bench:
     with ``records``, ``gap`` cycles apart, then with ``reason``.
     """
 
-    def __init__(self, seed: int = 0, tx_stall: float = 0.0, rx_pause: float = 0.0) -> None:
-        self.dut = HostLink(TINY)
+    def __init__(
+        self, seed: int = 0, tx_stall: float = 0.0, rx_pause: float = 0.0, byte_frames: bool = False
+    ) -> None:
+        self.dut = HostLink(dataclasses.replace(TINY, byte_frames=byte_frames))
         self.loads: list[tuple[int, ...]] = []
         self.starts: list[int] = []
         self.aborts: list[int] = []
@@ -731,6 +734,37 @@ def test_a_reset_ends_whatever_goes_on() -> None:
         bench.step(rng.randrange(10, 500))
         bench.reset()
         assert _session(bench) == expected
+
+
+@pytest.mark.parametrize(("seed", "stall", "gap"), [(1, 0.0, 2), (2, 0.6, 20), (3, 0.95, 1)])
+def test_frames_made_of_bytes_are_the_same(seed: int, stall: float, gap: int) -> None:
+    """Both transmitters answer alike: everything of a session but how many records a frame has, and a new one behind a
+    reset in the middle of it."""
+
+    def session(bench: Bench) -> list[object]:
+        bench.records, bench.gap = some_records(40, seed), gap
+        got: list[object] = []
+        records: list[Record] = []
+        wrong = [frame for frame, _ in BAD_FRAMES[seed::7]]
+        for frame in (hello(9), load(10, Space.SCALE, 5, bytes(range(24))), *wrong, run(11), Frame(Request.STATUS, 7),
+                      credit(12, 3), Frame(Request.ABORT, 13)):  # fmt: skip
+            for answer in bench.talk(frame):
+                if answer.type == Reply.TOKENS:
+                    records += tokens_payload(answer.payload)[1]
+                elif answer.type == Reply.INFO:
+                    info = Info.decode(answer.payload)
+                    got.append((answer.seq, dataclasses.replace(info, config_hash="", contract_hash="")))
+                else:
+                    got.append((answer.type, answer.seq, answer.payload))
+        return [got, records, bench.loads, len(bench.starts)]
+
+    expected = session(Bench())
+    bench = Bench(seed, stall, byte_frames=True)
+    assert session(bench) == expected
+    bench.send(hello(), run(1))
+    bench.step(100 + 40 * seed)
+    bench.reset()
+    assert session(bench) == expected
 
 
 @pytest.mark.parametrize("credits", [None, 2, 9])

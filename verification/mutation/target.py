@@ -1,7 +1,8 @@
 """What is run on a mutant of a file, cheapest and likeliest to notice first.
 
-All of it is at the tiny size (some unit tests are at odd small sizes) and in Icarus or in Amaranth's simulator:
-a mutant changes the Verilog, so Verilator would compile for most of a mutant's time.
+All of it is at the tiny size, but for what that size does not have (some unit tests are at odd small sizes, too), and
+in Icarus or in Amaranth's simulator: a mutant changes the Verilog, so Verilator would compile for most of a mutant's
+time.
 """
 
 from __future__ import annotations
@@ -35,14 +36,15 @@ def tests(name: str, only: str = "") -> Step:
     return (f"tests/test_{name}.py", "-m", "not slow and not bench", *(("-k", only) if only else ()))
 
 
-def bench(name: str, *options: str) -> Step:
+def bench(name: str, *options: str, config: str = "tiny") -> Step:
     """A bench of the matrix in Icarus."""
-    return (f"tests/test_benches.py::test_bench[{name}-icarus-tiny]", *options)
+    return (f"tests/test_benches.py::test_bench[{name}-icarus-{config}]", *options)
 
 
 _DESIGNS: dict[str, Callable[[], Elaboratable]] = {
     "core": lambda: Core(TINY),
     "host": lambda: HostLink(TINY),
+    "host of bytes": lambda: HostLink(dataclasses.replace(TINY, byte_frames=True)),
     "icu": lambda: Icu(TINY),
     "mem": lambda: MemSlices(TINY),
     "mxm": lambda: Mxm(shallow(TINY)),
@@ -111,6 +113,7 @@ PLANS = (
     Plan("hdl/vxm/scalar.py", ("scalar",), (bench("vxm_scalar"), bench("vxm_chain"), *CORE)),
     Plan("hdl/vxm/vxm.py", ("vxm",), (bench("vxm_chain"), *CORE)),
     Plan("hdl/icu/*", ("icu",), (tests("icu", "not verilog and not ulx3s"), bench("icu"), *CORE)),
+    Plan("hdl/host/byte_transmitter.py", ("host of bytes",), (tests("host", "of_bytes"), bench("host", config="lean"))),
     Plan("hdl/host/*", ("host",), _HOST),
     Plan("sim/numerics.py", (), (tests("numerics"), tests("reference"), bench("vxm_alu"), bench("vxm_scalar"),
          bench("vxm_topk"), bench("vxm_dequant"), bench("sxm"), bench("mxm"), bench("block"))),
