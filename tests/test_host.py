@@ -149,11 +149,11 @@ def test_encoder_takes_a_byte_a_cycle() -> None:
     assert sum(taken[1:]) >= 1990
 
 
-def _split(value: int, fields: Iterable[Signal]) -> Iterator[int]:
-    """Parts of a Cat of these signals."""
-    for field in fields:
-        yield value & ((1 << len(field)) - 1)
-        value >>= len(field)
+def _split(value: int, widths: Iterable[int]) -> Iterator[int]:
+    """Parts of a Cat, of these widths."""
+    for width in widths:
+        yield value & ((1 << width) - 1)
+        value >>= width
 
 
 class Bench:
@@ -176,8 +176,8 @@ class Bench:
         self.words_found: dict[str, int] = {}
         """Counts of words with errors in each cycle, by port."""
         self.core_busy = False
-        self._resetting = False
         """The core runs without having been asked to."""
+        self._resetting = False
         self.cycle = 0
         self._time = 0
         self.tx_stopped = False
@@ -192,37 +192,40 @@ class Bench:
         """The port of that name, as of the last cycle."""
         self._reset = Signal()
         dut = self.dut
-        self._row = (dut.load.space, dut.load.sub, dut.load.addr, dut.load.data)
-        # One signal: a simulator in Python takes longer to read a dozen than to simulate what is behind them.
-        seen = Cat(
-            dut.rx.ready, dut.tx.valid, dut.run.start, dut.run.abort, dut.error, dut.load.valid, dut.tx.payload,
-            *self._row,
+        sampled = (
+            dut.rx.ready, dut.tx.valid, dut.tx.payload, dut.run.start, dut.run.abort, dut.error,
+            dut.load.valid, dut.load.space, dut.load.sub, dut.load.addr, dut.load.data,
         )  # fmt: skip
-        self._seen = Signal(len(seen))
+        # One signal: a simulator in Python takes longer to read a dozen than to simulate what is behind them.
+        self._seen = Signal(sum(map(len, sampled)))
+        self._widths = [len(port) for port in sampled]
         m = Module()
         m.submodules.dut = ResetInserter(self._reset)(dut)
-        m.d.comb += self._seen.eq(seen)
+        m.d.comb += self._seen.eq(Cat(sampled))
         self._sim = Simulator(m)
         self._sim.add_clock(CYCLE)
         self._sim.add_testbench(self._run, background=True)
 
     async def _run(self, ctx) -> None:
         dut, plan, waited = self.dut, deque[tuple[int, Record | Reason]](), 0
-        held: dict[str, int] = {}
+        inputs = {
+            "offer": dut.rx.valid, "byte": dut.rx.payload, "taken": dut.tx.ready, "busy": dut.run.busy,
+            "record": dut.run.record, "done": dut.run.done,
+            "corrected": dut.corrected, "uncorrectable": dut.uncorrectable,
+        }  # fmt: skip
+        held = dict.fromkeys(inputs, 0)
 
-        def drive(name: str, port: Signal, value: int) -> None:
-            """Sets an input that is not what it was."""
-            if held.get(name) != value:
+        def drive(name: str, value: int) -> None:
+            """Sets an input that is not what it was: setting costs as much as simulating."""
+            if held[name] != value:
                 held[name] = value
-                ctx.set(port, value)
+                ctx.set(inputs[name], value)
 
         while True:
             if self._resetting:
                 self._resetting = False
-                drive("valid", dut.rx.valid, 0)
-                drive("record", dut.run.record, 0)
-                drive("done", dut.run.done, 0)
-                drive("busy", dut.run.busy, 0)
+                for name in ("offer", "record", "done", "busy"):
+                    drive(name, 0)
                 ctx.set(self._reset, 1)
                 await ctx.tick()
                 ctx.set(self._reset, 0)
@@ -232,27 +235,27 @@ class Bench:
                 self._outbound.clear()
                 self._decoder = FrameDecoder()
             offer = bool(self._inbound) and not self._pause()
-            drive("valid", dut.rx.valid, offer)
+            drive("offer", offer)
             if offer:
-                drive("rx", dut.rx.payload, self._inbound[0])
+                drive("byte", self._inbound[0])
             taken = not self.tx_stopped and not self._stall()
-            drive("ready", dut.tx.ready, taken)
+            drive("taken", taken)
             if self.core_busy:
-                drive("busy", dut.run.busy, 1)
-            drive("corrected", dut.corrected, self.words_found.get("corrected", 0))
-            drive("uncorrectable", dut.uncorrectable, self.words_found.get("uncorrectable", 0))
+                drive("busy", 1)
+            drive("corrected", self.words_found.get("corrected", 0))
+            drive("uncorrectable", self.words_found.get("uncorrectable", 0))
             event = plan.popleft()[1] if plan and plan[0][0] <= self.cycle else None
-            drive("record", dut.run.record, isinstance(event, Record))
-            drive("done", dut.run.done, isinstance(event, Reason))
+            drive("record", isinstance(event, Record))
+            drive("done", isinstance(event, Reason))
             if isinstance(event, Record):
                 ctx.set(dut.run.token, event.token)
                 ctx.set(dut.run.sampled, event.sampled)
                 ctx.set(dut.run.cycles, event.cycles)
             elif event is not None:
                 ctx.set(dut.run.reason, event)
-                drive("busy", dut.run.busy, 0)
+                drive("busy", 0)
             seen = (await ctx.tick().sample(self._seen))[2]
-            ready, valid, start, abort, error, load = (seen >> i & 1 for i in range(6))
+            ready, valid, tx, start, abort, error, load, *row = _split(seen, self._widths)
             self.error = bool(error)
             self.cycle += 1
             if offer and ready:
@@ -260,13 +263,13 @@ class Bench:
             waited = waited + 1 if offer and not ready else 0
             self.stalled = max(self.stalled, waited)
             if valid and taken:
-                self._outbound.append(seen >> 6 & 0xFF)
+                self._outbound.append(tx)
             if load:
-                self.loads.append(tuple(_split(seen >> 14, self._row)))
+                self.loads.append(tuple(row))
             if start:
-                assert not held.get("busy")
+                assert not held["busy"]
                 self.starts.append(self.cycle)
-                drive("busy", dut.run.busy, 1)
+                drive("busy", 1)
                 events: list[Record | Reason] = [*self.records, self.reason]
                 plan.extend((self.cycle + self.gap * (i + 1), event) for i, event in enumerate(events))
             if abort:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import signal
 import subprocess
@@ -130,7 +131,8 @@ def test_choice(places: dict[str, list[Site]], count: int) -> None:
 
 
 def _result(site: Site, verdict: str, by: str = "now") -> Result:
-    return Result(site.id, verdict, "", 1.0, 1.0, by, tree.sources_hash(tree.MUTATED))
+    noticed = target.looked_at(site.path) if verdict == SAME else ""
+    return Result(site.id, verdict, noticed, 1.0, 1.0, by, tree.sources_hash(tree.MUTATED))
 
 
 def test_what_is_known_is_not_tried_again(tmp_path: Path) -> None:
@@ -174,6 +176,11 @@ def test_kept_results_stand_where_the_hardware_is_the_same(tmp_path: Path) -> No
     assert run.known(order[1]) is None
     run.keep(newer := _result(order[0], BUILT, run.target))
     assert run.known(order[0]) == newer
+    same = _result(order[2], SAME)
+    run.kept[same.id] = same
+    assert run.known(order[2]) == same
+    run.kept[same.id] = dataclasses.replace(same, by="a design that had nothing of it")
+    assert run.known(order[2]) is None
     run.tested = "other hardware"
     run.target = "and tests"
     assert run.waiting((path,)) == order[0]
@@ -303,7 +310,7 @@ def test_two_at_a_time_are_of_two_files(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Tree, "refresh", lambda self: None)
     told: list[str] = []
     judges = [Judge(run, copy) for copy in (Tree(tmp_path / "a"), Tree(tmp_path / "b"))]
-    Team(run, judges, time.monotonic() + 600, False, lambda site, *_: told.append(site.id if site else "")).work()
+    Team(run, judges, time.monotonic() + 600, False, lambda site, _: told.append(site.id), told.append).work()
     assert most == 2
     assert len(told) == len(set(told)) == len(run.results())
     assert sum(r.verdict == KILLED for _, r in run.results()) == sum(run.quotas.values())
@@ -331,7 +338,7 @@ def test_one_that_fails_ends_the_others(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Judge, "baseline", baseline)
     monkeypatch.setattr(Tree, "refresh", lambda self: None)
     with pytest.raises(BrokenTarget, match="broken"):
-        Team(run, judges, time.monotonic() + 600, True, lambda *_: None).work()
+        Team(run, judges, time.monotonic() + 600, True, lambda *_: None, lambda _: None).work()
     assert run.results() == []
 
 

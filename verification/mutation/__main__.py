@@ -25,7 +25,7 @@ from .team import Team
 @click.option("--seed", default=1, show_default=True, help="Of the choice.")
 @click.option("--minutes", default=30.0, show_default=True, help="Stop after this time; the next run goes on.")
 @click.option("--limit", default=float(LIMIT), show_default=True, help="Seconds for one mutant.")
-@click.option("--jobs", default=1, show_default=True, help="Mutants at a time; each has a core to itself.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Mutants at a time.")
 @click.option("--only", multiple=True, metavar="ID", help="Try these again, whatever is known.")
 @click.option("--file", "files", multiple=True, metavar="PATH", help="Try mutants of these files only.")
 @click.option("--list", "listed", is_flag=True, help="Show the sample and what is known of it.")
@@ -54,8 +54,8 @@ def main(
         if only:
             _only(campaign, judges[0], only)
             return
-        team = Team(campaign, judges, started + 60 * minutes, baseline, lambda *told: _say(campaign, count, *told))
-        team.work(files)
+        until = started + 60 * minutes
+        Team(campaign, judges, until, baseline, lambda *of: _told(campaign, count, *of), click.echo).work(files)
     except KeyboardInterrupt:
         click.echo("stopped; the next run goes on from here")
     except BlockingIOError:
@@ -88,10 +88,7 @@ def _only(campaign: Campaign, judge: Judge, names: tuple[str, ...]) -> None:
         click.echo(_line(result))
 
 
-def _say(campaign: Campaign, count: int, site: Site | None, result: Result | None, text: str) -> None:
-    if site is None or result is None:
-        click.echo(text)
-        return
+def _told(campaign: Campaign, count: int, site: Site, result: Result) -> None:
     known = campaign.results()
     real = sum(r.verdict != SAME for _, r in known)
     click.echo(f"[{real}/{count} {report.share(known):.1%}] {site.id:24} {site.kind:10} {_line(result)}")

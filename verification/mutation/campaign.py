@@ -71,6 +71,8 @@ class Campaign:
         if result is None and self.trust:
             result = self.kept.get(site.id)
             result = result if result and result.sources == self.tested else None
+        if result and result.verdict == SAME and result.by != target.looked_at(site.path):
+            return None
         if result and self.retry and result.verdict in (SURVIVED, LATE) and site.id not in self.tried:
             return None
         return result

@@ -77,7 +77,7 @@ class Judge:
             lines, seconds, cpu = self._run(site.path, before, self.limit)
         last = lines[-1] if lines else {"step": "nothing"}
         if last["step"] == "same":
-            verdict, by = SAME, ""
+            verdict, by = SAME, target.looked_at(site.path)
         elif last["step"] == "elaboration" and "failed" in last:
             verdict, by = BUILT, str(last["failed"])
         elif "failed" in last:

@@ -1,4 +1,5 @@
-"""The results behind the kept record, a line of JSON a mutant: what was tried, what noticed it, how long that took.
+"""Results of a sample, kept beside the sources, a line of JSON a mutant: what was tried, what noticed it, how long it
+took.
 
 With ``--trust`` they stand as those of an earlier run on this machine do: as long as ``hdl/`` and ``sim/`` are the
 same.

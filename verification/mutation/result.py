@@ -11,7 +11,8 @@ NOTICED = (KILLED, BUILT, HUNG)
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """``verdict``: one of the above; ``by``: the step and test that noticed; ``target``: what it was judged by."""
+    """``verdict``: one of the above; ``by``: the step and test that noticed, of the same text the designs
+    that were looked at; ``target``: what it was judged by."""
 
     id: str
     verdict: str

@@ -121,6 +121,11 @@ PLANS = (
 """The first that matches a file is its plan."""
 
 
+def looked_at(path: str) -> str:
+    """In which designs a mutant of the file shows: with others, one that was none may be one."""
+    return ", ".join(plan(path).designs)
+
+
 def plan(path: str) -> Plan:
     """The plan of a file. Raises KeyError where a new file has none."""
     for one in PLANS:

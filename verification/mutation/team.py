@@ -13,19 +13,20 @@ from .judge import Judge, Stopped
 from .result import Result
 from .site import Site
 
-Say = Callable[[Site | None, Result | None, str], None]
-"""Called with a mutant and its result, or with a line of text."""
-
 
 class Team:
     """``until``: time (monotonic) from which on no other mutant is begun; ``baseline``: each plan is first run on the
-    unchanged tree."""
+    unchanged tree; ``told``: called with each mutant and its result; ``say``: with a line of text."""
 
-    def __init__(self, campaign: Campaign, judges: Sequence[Judge], until: float, baseline: bool, say: Say) -> None:
+    def __init__(
+        self, campaign: Campaign, judges: Sequence[Judge], until: float, baseline: bool,
+        told: Callable[[Site, Result], None], say: Callable[[str], None],
+    ) -> None:  # fmt: skip
         self.campaign = campaign
         self.judges = judges
         self.until = until
         self.baseline = baseline
+        self.told = told
         self.say = say
         self._turn = threading.Lock()
         self._plans: dict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -56,7 +57,7 @@ class Team:
             with self._turn:
                 self.campaign.keep(result)
                 self.campaign.busy.discard(site.path)
-                self.say(site, result, "")
+                self.told(site, result)
 
     def _next(self, files: tuple[str, ...]) -> Site | None:
         with self._turn:
@@ -77,4 +78,4 @@ class Team:
             if pattern not in self._passed:
                 found = judge.baseline(site.path)
                 self._passed.add(pattern)
-                self.say(None, None, f"unchanged, {pattern}: passes in {found['seconds']:.0f} s")
+                self.say(f"unchanged, {pattern}: passes in {found['seconds']:.0f} s")
