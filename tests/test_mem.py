@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
 from hdl.config import TINY, ULX3S_85F
+from hdl.export import SimulationPlatform
 from hdl.image import Space
 from hdl.mem import ActMemory, Bank, TableSlice, VectorSlice, register_write
 from verification.bench_mem import SCENARIOS, MemSlices
@@ -121,3 +122,10 @@ def test_a_reset_ends_a_registered_write(reset: bool) -> None:
     sim.add_testbench(bench)
     sim.run()
     assert found == [255 if row == 5 and not reset else 100 + row for row in range(16)]
+
+
+def test_large_banks_lie_in_the_hosts_memory() -> None:
+    """From ``mapped`` bits on, in a simulation."""
+    bank = Bank(width=16, depth=64)
+    chosen = {mapped: SimulationPlatform(mapped).bank(bank).type for mapped in (1023, 1024, 1025)}
+    assert chosen == {1023: "lpu_mapped_bank", 1024: "lpu_mapped_bank", 1025: "lpu_bank"}

@@ -56,6 +56,20 @@ def test_vxm_converts(name: str) -> None:
     assert "module vxm" in verilog.convert(Vxm(CONFIGS[name]), name="vxm", emit_src=False)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_ports_are_those_of_the_units(name: str) -> None:
+    """What the VXM only hands on is as wide in its port as in the unit's: a narrower one would cut large values."""
+    cfg = CONFIGS[name]
+    ports = Vxm(cfg).signature.members
+    units = [unit(cfg).signature.members for unit in (Dequantiser, VectorAlu, ScalarUnit, TopK)]
+    handed_on = [(port, unit) for port in ports for unit in units if port in unit]
+    assert {"sumsq", "eps", "value", "token", "expert_id"} <= {port for port, _ in handed_on}
+    for port, unit in handed_on:
+        assert ports[port].is_port == unit[port].is_port, port
+        if ports[port].is_port:
+            assert ports[port].shape == unit[port].shape, port
+
+
 def test_interpolators_convert() -> None:
     for names, fraction in ((["EXP2"], 4), (["SIGMOID"], 7), (["EXP2", "SIGMOID"], 7)):
         assert "module top" in verilog.convert(Interpolator(*names, fraction=fraction), name="top", emit_src=False)
