@@ -191,7 +191,7 @@ OPEN: dict[str, str] = {
         'hdl/vxm/scalar.py | ScalarUnit.elaborate | reset | enable = Signal(SCALARS, name=f"enable{i}") | '
         'enable = Signal(SCALARS, name=f"enable{i}", reset_less=True)'
     ): (
-        "a scalar may be written once behind a reset of one cycle; scalars have none, and a token writes what it reads"
+        "a scalar may be written once behind a reset of one cycle: no test resets in that cycle"
     ),
 }
 """A difference that the suite does not look for; they count as survivors."""
